@@ -1,0 +1,258 @@
+"""The configuration: the only reader of the environment and of the file.
+
+The file is TOML (`WETREAD_CONFIG`, or `wetread.toml` in `WETREAD_HOME`). Every scalar in it can be given as
+`WETREAD_SECTION__KEY`, which wins over the file. Whatever is wrong is named with its place and what is allowed; nothing
+starts on a configuration that is not valid.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from fhir_records.errors import SettingsError
+from fhir_records.model import Priority
+
+DEFAULT_HOME = "~/.local/share/wetread"
+# PS3.5 section 6.2: an AE has 1 to 16 characters of the default repertoire, no backslash, no space alone.
+AeTitle = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[ -\[\]-~]+$")
+]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_. -]{0,63}$")]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Seconds = Annotated[float, Field(gt=0, le=7 * 86400)]
+
+
+def _zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError("allowed are the names of the IANA time zone database, such as Asia/Kolkata") from error
+    return name
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Site(_Section):
+    """`[site]`: where this installation stands."""
+
+    timezone: Annotated[str, AfterValidator(_zone)] = "UTC"
+    statement: str = Field("Not a certified medical device. For evaluation.", min_length=1, max_length=400)
+    organization: str = Field("", max_length=64)
+
+
+class Dicom(_Section):
+    """`[dicom]`: the listener."""
+
+    ae_title: AeTitle = "WETREAD"
+    host: str = "0.0.0.0"  # noqa: S104 -- who may send is decided by the callers' list, only this machine by default
+    port: Port = 11112
+    study_idle_seconds: Seconds = 60
+    study_max_seconds: Seconds = 3600
+    max_associations: int = Field(64, ge=1, le=1000)
+    min_free_mb: int = Field(1024, ge=0)
+
+
+class Http(_Section):
+    """`[http]`: pages and programs' interfaces."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    public_url: str = ""  # as people reach it; "" is http://127.0.0.1 and the port
+    secure_cookies: bool | None = None
+    session_hours: float = Field(12, gt=0, le=24 * 7)
+    idle_minutes: float = Field(60, gt=0)
+
+
+class Hl7(_Section):
+    """`[hl7]`: HL7 v2 over MLLP."""
+
+    port: Port = 2575
+
+
+class Inference(_Section):
+    """`[inference]`: how models are run."""
+
+    threads: int = Field(1, ge=1, le=64)
+
+
+class Caller(_Section):
+    """`[[caller]]`: who may send."""
+
+    ae_title: AeTitle
+    host: str = Field(min_length=1)
+    issuer: str = Field("", max_length=64)
+
+
+class Destination(_Section):
+    """`[[destination]]`: where results go."""
+
+    name: Name
+    ae_title: AeTitle
+    host: str = Field(min_length=1)
+    port: Port
+    storage_commitment: bool = False
+    release: Literal["at_once", "after_signing"] = "at_once"
+    withdraw: Literal["iocm", "orthanc_rest", "manual"] = "manual"
+    timeout_seconds: Seconds = 30
+
+
+class Orthanc(_Section):
+    """`[[orthanc]]`: an Orthanc whose stable studies are read through its REST API."""
+
+    name: Name
+    url: str = Field(pattern=r"^https?://[^\s]+$")
+    username: str = ""
+    password: str = ""
+    poll_seconds: Seconds = 2
+    timeout_seconds: Seconds = 30
+
+
+class Route(_Section):
+    """`[[route]]`: which model reads a study, and where the answer goes."""
+
+    name: Name
+    when: str = Field(min_length=1)
+    models: tuple[str, ...] = Field(min_length=1)
+    results_to: tuple[str, ...] = ()
+    forward_to: tuple[str, ...] = ()
+    priority: Priority = Priority.ROUTINE
+
+
+class File(_Section):
+    """The whole file."""
+
+    site: Site = Site()
+    dicom: Dicom = Dicom()
+    http: Http = Http()
+    hl7: Hl7 = Hl7()
+    inference: Inference = Inference()
+    caller: tuple[Caller, ...] = ()
+    destination: tuple[Destination, ...] = ()
+    orthanc: tuple[Orthanc, ...] = ()
+    route: tuple[Route, ...] = ()
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> File:
+        names = [destination.name for destination in self.destination] + [orthanc.name for orthanc in self.orthanc]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"names of [[destination]] and [[orthanc]] must differ; given twice: {', '.join(twice)}")
+        routes = [route.name for route in self.route]
+        if len(set(routes)) < len(routes):
+            raise ValueError("names of [[route]] must differ")
+        for route in self.route:
+            unknown = sorted(set(route.results_to) - set(names))
+            if unknown:
+                known = ", ".join(names) or "none"
+                raise ValueError(
+                    f'[[route]] "{route.name}": results_to names {", ".join(unknown)}; configured are: {known}'
+                )
+            if route.forward_to:
+                raise ValueError(
+                    f'[[route]] "{route.name}": forward_to is not available in this version; leave it empty'
+                )
+        if self.dicom.study_max_seconds < self.dicom.study_idle_seconds:
+            raise ValueError("dicom.study_max_seconds must not be less than dicom.study_idle_seconds")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that the parts are told, and where all state lies."""
+
+    home: Path  # WETREAD_HOME
+    config_path: Path | None  # the file that was read, if any
+    database_url: str | None  # None: the embedded server
+    file: File
+
+    @property
+    def spool(self) -> Path:
+        """Where received objects are kept."""
+        return self.home / "spool"
+
+    @property
+    def models(self) -> Path:
+        """Where registered models are kept."""
+        return self.home / "models"
+
+    @property
+    def public_url(self) -> str:
+        """The address of the pages as people reach them."""
+        return self.file.http.public_url.rstrip("/") or f"http://127.0.0.1:{self.file.http.port}"
+
+
+def load(config: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the configuration.
+
+    Args:
+        config: the file; else `WETREAD_CONFIG`; else `wetread.toml` in the home, if there is one.
+        environ: the environment; the process's own where none is given.
+
+    Raises:
+        SettingsError: naming every place that is wrong, and what is allowed there.
+    """
+    environ = os.environ if environ is None else environ
+    home = Path(environ.get("WETREAD_HOME") or DEFAULT_HOME).expanduser().absolute()
+    named = config or (Path(environ["WETREAD_CONFIG"]) if environ.get("WETREAD_CONFIG") else None)
+    path = named or home / "wetread.toml"
+    values: dict[str, Any] = {}
+    if named is not None or path.is_file():
+        values = _read(path)
+    _overlay(values, environ)
+    try:
+        file = File.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError(_words(error, path if values else None)) from error
+    return Settings(
+        home=home,
+        config_path=path.absolute() if named is not None or path.is_file() else None,
+        database_url=environ.get("WETREAD_DATABASE_URL") or None,
+        file=file,
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"The configuration file {path} cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"The configuration file {path} is not valid TOML: {error}.") from error
+
+
+def _overlay(values: dict[str, Any], environ: Mapping[str, str]) -> None:
+    """Put `WETREAD_SECTION__KEY` over the file's values."""
+    for variable, value in environ.items():
+        if not variable.startswith("WETREAD_") or "__" not in variable:
+            continue
+        section, _, key = variable.removeprefix("WETREAD_").lower().partition("__")
+        field = File.model_fields.get(section)
+        kind = field.annotation if field else None
+        if not (isinstance(kind, type) and issubclass(kind, _Section) and key in kind.model_fields):
+            raise SettingsError(f"The environment variable {variable} names no setting.")
+        table = values.setdefault(section, {})
+        if isinstance(table, dict):  # else the file is wrong there, and validation says so
+            table[key] = value
+
+
+def _words(error: ValidationError, path: Path | None) -> str:
+    lines = [f"The configuration{f' {path}' if path else ''} is not valid:"]
+    for item in error.errors(include_url=False, include_input=False):
+        lines.append(f"  {_place(item['loc'])}: {item['msg'].removeprefix('Value error, ')}")
+    return "\n".join(lines)
+
+
+def _place(loc: Sequence[int | str]) -> str:
+    """`caller.1.host` as people count: the second [[caller]], host."""
+    parts = [f"number {part + 1}" if isinstance(part, int) else part for part in loc]
+    return ", ".join(parts) or "the file"

@@ -1,0 +1,84 @@
+"""The whole error tree of Wetread.
+
+An error's docstring is its default message, written for the person who must act on it. Messages never carry patient
+data: name attributes, rules and limits, not names or birth dates.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+
+class WetreadError(Exception):
+    """Something went wrong in Wetread."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or inspect.getdoc(type(self)) or type(self).__name__)
+
+
+class SettingsError(WetreadError):
+    """The configuration is not valid."""
+
+
+class DatabaseUnavailable(WetreadError):
+    """The database does not answer. Check `wetread doctor` and the database's own log."""
+
+
+class SchemaError(WetreadError):
+    """The database's schema does not fit this version of Wetread. Run `wetread migrate`."""
+
+
+class EmbeddedServerError(WetreadError):
+    """The embedded PostgreSQL could not be started or stopped."""
+
+
+class NotFound(WetreadError):
+    """There is no such record."""
+
+
+class ObjectNotStorable(WetreadError):
+    """The object cannot be stored: it is not a DICOM data set with the UIDs that storage needs."""
+
+
+class OutOfSpace(WetreadError):
+    """The disk of the spool is fuller than the watermark allows."""
+
+
+class PixelsNotReadable(WetreadError):
+    """The object's pixels cannot be decoded."""
+
+
+class PeerUnavailable(WetreadError):
+    """The other DICOM node does not answer, or ended the association. Sending is retried."""
+
+
+class PeerRefused(WetreadError):
+    """The other DICOM node answered, and refused the object."""
+
+
+class BundleError(WetreadError):
+    """The model bundle is not usable."""
+
+
+class ModelFailed(WetreadError):
+    """The model's process crashed, ran out of memory or passed its time limit. The read can be tried again."""
+
+
+class RenderingError(WetreadError):
+    """The result could not be rendered."""
+
+
+class QueryError(WetreadError):
+    """The query is not valid."""
+
+
+class NotAllowed(WetreadError):
+    """The caller may not do this."""
+
+
+class TrainingError(WetreadError):
+    """The model could not be trained."""
+
+
+class AccountError(WetreadError):
+    """The account cannot be made or changed like this."""

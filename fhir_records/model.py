@@ -1,0 +1,347 @@
+"""What is known about a patient's studies: frozen records, and the states they can be in.
+
+Everything that flows between the parts of Wetread is one of these. Instants are aware datetimes in UTC; `date` and
+`datetime` values copied from DICOM are already resolved to that. UIDs are DICOM UIDs unless the name says otherwise.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class Presence(StrEnum):
+    """The answer to "is it there?", said exactly once for each finding (PS3.16 CID 240)."""
+
+    PRESENT = "present"
+    ABSENT = "absent"
+    UNDETERMINED = "undetermined"  # nobody knows: the study was not read
+
+
+class ReadState(StrEnum):
+    """How far the read of one revision by one model has come."""
+
+    QUEUED = "queued"
+    READING = "reading"
+    READ = "read"
+    REFUSED = "refused"
+    FAILED = "failed"
+
+
+class StudyState(StrEnum):
+    """What the worklist says of a study; derived from arrivals and reads, never stored."""
+
+    ARRIVING = "arriving"  # images may still come
+    QUEUED = "queued"
+    READING = "reading"
+    READ = "read"
+    REFUSED = "refused"
+    FAILED = "failed"
+    NOT_ROUTED = "not routed"  # complete, and no route asks for a read
+
+
+class ResultStatus(StrEnum):
+    """Status of a result's document version (FHIR R4 observation-status)."""
+
+    PRELIMINARY = "preliminary"
+    FINAL = "final"
+    AMENDED = "amended"
+    ENTERED_IN_ERROR = "entered-in-error"
+
+
+class DeliveryState(StrEnum):
+    """Where one document stands on its way to one destination."""
+
+    WAITING = "waiting"  # not yet accepted; `next_attempt_at` says when it is tried again
+    REFUSED = "refused"  # the destination answered with a failure that trying again will not mend
+    FILTERED = "filtered"  # the destination is configured not to get this kind
+    DELIVERED = "delivered"  # the destination answered with the success status
+    CONFIRMED = "confirmed"  # storage commitment, or found there again
+
+
+class Standing(StrEnum):
+    """What an instance's bytes are to the study (design, section 7, "same object again")."""
+
+    CURRENT = "current"
+    VERSION = "version"  # the same pixels with other demographics; kept, not read
+    CONFLICT = "conflict"  # other pixels under the same SOP Instance UID; kept apart, shown
+
+
+class InstanceKind(StrEnum):
+    """Whether an instance can start a read."""
+
+    IMAGE = "image"
+    OTHER = "other"  # SR, KO, PR, SEG, PDF, waveform: kept, never read
+    OWN = "own"  # written by Wetread, come back by some door
+
+
+class Priority(StrEnum):
+    """Request priority (FHIR R4 request-priority, as DICOM's STAT / HIGH / MEDIUM)."""
+
+    STAT = "stat"
+    URGENT = "urgent"
+    ROUTINE = "routine"
+
+
+class Role(StrEnum):
+    """What a person may do on the pages."""
+
+    RADIOLOGIST = "radiologist"
+    CLINICIAN = "clinician"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """A coded concept (PS3.3 section 8)."""
+
+    scheme: str  # coding scheme designator: SCT, DCM, UCUM, LN
+    value: str
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Identifier:
+    """A patient identifier from outside, with the authority that issued it."""
+
+    value: str  # PatientID
+    issuer: str  # IssuerOfPatientID, or the caller's configured issuer; "" where nobody said
+
+
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """A person, under Wetread's own identifier."""
+
+    id: int
+    patient_uid: str  # 12 digits and a check digit, ISO 7064 MOD 11,10
+    name: str  # PatientName as in DICOM: component groups parted by "=", components by "^"
+    birth_date: dt.date | None
+    sex: str  # M, F, O or "" (PS3.3 PatientSex)
+    identifiers: tuple[Identifier, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRef:
+    """One image, or one frame of it, that a statement rests on."""
+
+    series_uid: str
+    sop_uid: str
+    sop_class_uid: str
+    frame: int | None = None  # from 1; None: a single-frame image
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One stored SOP instance, as the index knows it."""
+
+    id: int
+    study_uid: str
+    series_uid: str
+    sop_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    kind: InstanceKind
+    standing: Standing
+    modality: str
+    series_number: int | None
+    series_description: str
+    instance_number: int | None
+    number_of_frames: int
+    rows: int | None
+    columns: int | None
+    file_key: str  # relative to the spool's root
+    sha256: str  # of the whole file, hex
+    size: int  # bytes
+    received_at: dt.datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """One imaging study, as the newest objects describe it."""
+
+    id: int
+    study_uid: str
+    patient: Patient
+    accession_number: str
+    description: str
+    modalities: tuple[str, ...]
+    started_at: dt.datetime | None  # StudyDate and StudyTime, in UTC
+    revision: int  # 0 until first complete
+    priority: Priority
+    state: StudyState
+    hold_reason: str | None  # why the patient's identity waits for a person, or None
+    source: str  # "dicom:AE" or "orthanc:NAME", by which door it came first
+    first_seen_at: dt.datetime
+    last_arrival_at: dt.datetime
+    image_count: int = 0
+    series_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ClassProbability:
+    """The calibrated probability of one of the answers that a model can give."""
+
+    label: str  # the model's own word, as in its contract
+    code: Code
+    presence: Presence
+    probability: float  # 0 to 1
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One statement about a study: this, at this site, is present or absent, with this probability."""
+
+    label: str  # the model's own word for its answer
+    code: Code  # the question: what was looked for
+    presence: Presence  # the answer
+    probability: float | None  # calibrated probability that the answer is right, 0 to 1; None where nothing was read
+    site: Code
+    key_images: tuple[ImageRef, ...]  # most telling first
+    limits: tuple[str, ...]  # what the reader must know, a sentence each
+    alternatives: tuple[ClassProbability, ...]  # every answer the model weighed, most probable first
+    tracking_id: str
+    tracking_uid: str  # stable across revisions (PS3.16 TID 4108)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a study was not read: a coded answer, never silence."""
+
+    code: str  # word of `inference.contract`, e.g. "modality", "no-images", "anatomy"
+    sentence: str  # "Not read, because …", for people
+    question: Code  # what would have been looked for
+    site: Code
+
+
+@dataclass(frozen=True, slots=True)
+class Algorithm:
+    """The model version that made a result (PS3.16 TID 4019; FHIR Device)."""
+
+    name: str  # as in the bundle
+    version: str
+    title: str  # for people
+    manufacturer: str
+    device_uid: str  # "2.25.…", renewed when the weights change
+    weights_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a read found: an append-only document version."""
+
+    id: int
+    read_id: int
+    version: int  # document version, from 1
+    status: ResultStatus
+    finding: Finding | None  # exactly one of finding and refusal is given
+    refusal: Refusal | None
+    algorithm: Algorithm
+    images_read: tuple[ImageRef, ...]  # the images shown to the model, in reading order
+    created_at: dt.datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """One model version's read of one revision of a study."""
+
+    id: int
+    study_id: int
+    revision: int
+    model: str
+    model_version: str
+    state: ReadState
+    attempts: int
+    error: str | None  # for people, without patient data
+    results_to: tuple[str, ...]  # names of destinations
+    priority: Priority
+    queued_at: dt.datetime
+    started_at: dt.datetime | None
+    finished_at: dt.datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """What is particular to this installation and stands in everything that it writes."""
+
+    namespace: uuid.UUID  # random, made once; every UID and id that we write is derived from it
+    statement: str  # the site's statement, in every rendering
+    organization: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All that a rendering needs to say one result; made once, so that all renderings say the same."""
+
+    installation: Installation
+    study: Study
+    read: Read
+    result: Result
+    instances: tuple[Instance, ...]  # the revision's image instances, in order of series and instance number
+    destination: str = ""  # variant: "" for the common one
+
+
+@dataclass(frozen=True, slots=True)
+class FhirResource:
+    """A FHIR resource as it is stored and served: the JSON text and what can be searched for."""
+
+    type: str
+    id: str
+    text: str  # UTF-8 JSON, served as it is
+    status: str = ""
+    codes: tuple[str, ...] = ()  # "system|code" each
+    identifiers: tuple[str, ...] = ()  # "system|value" each
+    date: dt.datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """Bytes rendered once from a result, and sent as they are."""
+
+    id: int
+    result_id: int
+    kind: str  # "dicom_sr"
+    variant: str
+    sop_uid: str
+    sop_class_uid: str
+    content: bytes
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One document on its way to one destination."""
+
+    id: int
+    document_id: int
+    destination: str
+    state: DeliveryState
+    attempts: int
+    next_attempt_at: dt.datetime | None
+    last_error: str | None
+    delivered_at: dt.datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A person who may log in."""
+
+    id: int
+    username: str
+    display_name: str
+    role: Role
+    active: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One line of the audit trail."""
+
+    action: str
+    actor: str
+    outcome: str = "success"
+    study_uid: str | None = None
+    detail: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,220 @@
+"""Documents and their way to the destinations."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+from collections.abc import Sequence
+
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from fhir_records import tables
+from fhir_records.errors import NotFound
+from fhir_records.model import Delivery, DeliveryState, Document
+
+# An attempt that has not come to an end by then, say because its worker died, is made again.
+ATTEMPT_LEASE = dt.timedelta(minutes=3)
+FIRST_WAIT = dt.timedelta(seconds=5)
+LONGEST_WAIT = dt.timedelta(minutes=15)
+
+
+def wait_after(attempts: int) -> dt.timedelta:
+    """How long a delivery waits after so many attempts in vain: 5 s, doubled each time, 15 minutes at most.
+
+    There is no last attempt: a PACS may be away for days.
+    """
+    doublings = max(0, min(attempts - 1, 16))
+    return min(LONGEST_WAIT, FIRST_WAIT * (1 << doublings))
+
+
+def add_document(
+    session: Session, result_id: int, *, kind: str, variant: str, sop_uid: str, sop_class_uid: str, content: bytes
+) -> int:
+    """Store what was rendered. The bytes first stored are the ones that stay.
+
+    Returns:
+        The document's number.
+    """
+    session.execute(
+        insert(tables.Document)
+        .values(
+            result_id=result_id,
+            kind=kind,
+            variant=variant,
+            sop_uid=sop_uid,
+            sop_class_uid=sop_class_uid,
+            content=content,
+            sha256=hashlib.sha256(content).hexdigest(),
+        )
+        .on_conflict_do_nothing(index_elements=["result_id", "kind", "variant"])
+    )
+    return session.execute(
+        select(tables.Document.id).where(
+            tables.Document.result_id == result_id, tables.Document.kind == kind, tables.Document.variant == variant
+        )
+    ).scalar_one()
+
+
+def add_deliveries(
+    session: Session, document_id: int, destinations: Sequence[str], now: dt.datetime
+) -> tuple[int, ...]:
+    """One waiting delivery for each destination; those that are there already are left as they are.
+
+    Returns:
+        The numbers of the new ones. The caller asks for their first attempt in the same transaction.
+    """
+    added: list[int] = []
+    for destination in dict.fromkeys(destinations):
+        delivery_id = session.execute(
+            insert(tables.Delivery)
+            .values(
+                document_id=document_id,
+                destination=destination,
+                state=DeliveryState.WAITING,
+                attempts=0,
+                next_attempt_at=now + ATTEMPT_LEASE,
+            )
+            .on_conflict_do_nothing(index_elements=["document_id", "destination"])
+            .returning(tables.Delivery.id)
+        ).scalar_one_or_none()
+        if delivery_id is not None:
+            added.append(delivery_id)
+    return tuple(added)
+
+
+def add_held(session: Session, document_id: int, destinations: Sequence[str]) -> None:
+    """Deliveries that wait for a person's signature: no time is set for them, so none is attempted."""
+    for destination in dict.fromkeys(destinations):
+        session.execute(
+            insert(tables.Delivery)
+            .values(
+                document_id=document_id,
+                destination=destination,
+                state=DeliveryState.WAITING,
+                attempts=0,
+                next_attempt_at=None,
+                last_error="Waits for a person's signature.",
+            )
+            .on_conflict_do_nothing(index_elements=["document_id", "destination"])
+        )
+
+
+def take_due(session: Session, now: dt.datetime, limit: int = 100) -> tuple[int, ...]:
+    """The deliveries whose time has come, leased for one attempt. The caller asks for the attempts."""
+    rows = session.execute(
+        select(tables.Delivery)
+        .where(tables.Delivery.state == DeliveryState.WAITING, tables.Delivery.next_attempt_at <= now)
+        .order_by(tables.Delivery.next_attempt_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    ).scalars()
+    taken: list[int] = []
+    for row in rows:
+        row.next_attempt_at = now + ATTEMPT_LEASE
+        taken.append(row.id)
+    return tuple(taken)
+
+
+def waiting(session: Session, delivery_id: int) -> tuple[Delivery, Document] | None:
+    """The delivery and its document, or None where it waits no longer."""
+    row = session.get(tables.Delivery, delivery_id)
+    if row is None or row.state is not DeliveryState.WAITING:
+        return None
+    return delivery_record(row), document_record(row.document)
+
+
+def note_attempt(
+    session: Session,
+    delivery_id: int,
+    *,
+    started_at: dt.datetime,
+    finished_at: dt.datetime,
+    state: DeliveryState,
+    status: int | None,
+    detail: str,
+) -> None:
+    """Write down what one attempt came to, and when the next is due."""
+    row = session.execute(
+        select(tables.Delivery).where(tables.Delivery.id == delivery_id).with_for_update()
+    ).scalar_one()
+    session.add(
+        tables.DeliveryAttempt(
+            delivery_id=delivery_id,
+            started_at=started_at,
+            finished_at=finished_at,
+            outcome=state.value if state is not DeliveryState.WAITING else "unavailable",
+            status=status,
+            detail=detail,
+        )
+    )
+    row.attempts += 1
+    if row.state is not DeliveryState.WAITING:
+        return  # another attempt has settled it meanwhile; what it found stands
+    row.state = state
+    row.last_error = None if state is DeliveryState.DELIVERED else detail
+    row.delivered_at = finished_at if state is DeliveryState.DELIVERED else None
+    row.next_attempt_at = finished_at + wait_after(row.attempts) if state is DeliveryState.WAITING else None
+
+
+def try_again(session: Session, delivery_id: int, now: dt.datetime) -> None:
+    """Make a waiting or refused delivery due at once.
+
+    Raises:
+        NotFound: there is no such delivery, or it has arrived.
+    """
+    row = session.execute(
+        select(tables.Delivery).where(tables.Delivery.id == delivery_id).with_for_update()
+    ).scalar_one_or_none()
+    if row is None or row.state not in (DeliveryState.WAITING, DeliveryState.REFUSED):
+        raise NotFound("No such delivery waits or was refused.")
+    row.state = DeliveryState.WAITING
+    row.next_attempt_at = now
+
+
+def deliveries_of(session: Session, result_id: int) -> tuple[tuple[Document, Delivery], ...]:
+    """Every delivery of a result's documents."""
+    rows = session.execute(
+        select(tables.Delivery)
+        .join(tables.Document)
+        .where(tables.Document.result_id == result_id)
+        .order_by(tables.Delivery.id)
+    ).scalars()
+    return tuple((document_record(row.document), delivery_record(row)) for row in rows)
+
+
+def documents_of(session: Session, result_id: int) -> tuple[Document, ...]:
+    """The documents rendered from a result."""
+    rows = session.execute(
+        select(tables.Document).where(tables.Document.result_id == result_id).order_by(tables.Document.id)
+    ).scalars()
+    return tuple(document_record(row) for row in rows)
+
+
+def document_record(row: tables.Document) -> Document:
+    """The frozen record of a document's row."""
+    return Document(
+        id=row.id,
+        result_id=row.result_id,
+        kind=row.kind,
+        variant=row.variant,
+        sop_uid=row.sop_uid,
+        sop_class_uid=row.sop_class_uid,
+        content=row.content,
+        sha256=row.sha256,
+    )
+
+
+def delivery_record(row: tables.Delivery) -> Delivery:
+    """The frozen record of a delivery's row."""
+    return Delivery(
+        id=row.id,
+        document_id=row.document_id,
+        destination=row.destination,
+        state=row.state,
+        attempts=row.attempts,
+        next_attempt_at=row.next_attempt_at,
+        last_error=row.last_error,
+        delivered_at=row.delivered_at,
+    )

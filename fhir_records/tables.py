@@ -1,0 +1,466 @@
+"""Every table of the product.
+
+The rows behind `fhir_records.model`'s records. The migrations lead to exactly this: a test compares them.
+Instants are `timestamptz`. Enumerations are text with a check, so that a new state is a small migration.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from enum import StrEnum
+from typing import Any, ClassVar
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Date,
+    DateTime,
+    Enum,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from fhir_records.model import DeliveryState, InstanceKind, Priority, ReadState, ResultStatus, Role, Standing
+
+
+def _words(enum: type[StrEnum]) -> Enum:
+    """A text column holding the enum's values, checked by the database."""
+    return Enum(
+        enum,
+        native_enum=False,
+        create_constraint=True,
+        length=24,
+        name=enum.__name__.lower(),
+        values_callable=lambda members: [member.value for member in members],
+    )
+
+
+class Base(DeclarativeBase):
+    """The tables' registry, with names for constraints so that migrations can name them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        str: Text(),
+        int: Integer(),
+        dt.datetime: DateTime(timezone=True),
+        dt.date: Date(),
+        dict[str, Any]: JSONB(),
+        list[dict[str, Any]]: JSONB(),
+        list[str]: ARRAY(Text()),
+        bytes: LargeBinary(),
+        uuid.UUID: Uuid(),
+        InstanceKind: _words(InstanceKind),
+        Standing: _words(Standing),
+        ReadState: _words(ReadState),
+        ResultStatus: _words(ResultStatus),
+        DeliveryState: _words(DeliveryState),
+        Priority: _words(Priority),
+        Role: _words(Role),
+    }
+
+
+def _key() -> Mapped[int]:
+    return mapped_column(BigInteger, primary_key=True, autoincrement=True)
+
+
+def _now() -> Mapped[dt.datetime]:
+    return mapped_column(server_default=func.now())
+
+
+def _ref(target: str, **options: Any) -> Mapped[int]:
+    return mapped_column(BigInteger, ForeignKey(target), index=True, **options)
+
+
+class Installation(Base):
+    """The one row that says which installation this is."""
+
+    __tablename__ = "installation"
+    __table_args__ = (CheckConstraint("id = 1", name="only_one"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, default=1)
+    namespace: Mapped[uuid.UUID]
+    created_at: Mapped[dt.datetime] = _now()
+
+
+class Patient(Base):
+    """A person. A provisional one stands for a study whose patient nobody has settled yet."""
+
+    __tablename__ = "patient"
+
+    id: Mapped[int] = _key()
+    patient_uid: Mapped[str] = mapped_column(unique=True)
+    name: Mapped[str] = mapped_column(default="")
+    birth_date: Mapped[dt.date | None]
+    sex: Mapped[str] = mapped_column(default="")
+    provisional: Mapped[bool] = mapped_column(Boolean, default=False, server_default=text("false"))
+    created_at: Mapped[dt.datetime] = _now()
+    identifiers: Mapped[list[PatientIdentifier]] = relationship(
+        order_by="PatientIdentifier.id", lazy="selectin", back_populates="patient"
+    )
+
+
+class PatientIdentifier(Base):
+    """An identifier from outside that leads to a patient."""
+
+    __tablename__ = "patient_identifier"
+    __table_args__ = (
+        # A provisional patient carries its identifier without owning it, so only the settled one is unique.
+        Index(
+            "uq_patient_identifier_settled", "value", "issuer", unique=True, postgresql_where=text("NOT provisional")
+        ),
+    )
+
+    id: Mapped[int] = _key()
+    patient_id: Mapped[int] = _ref("patient.id")
+    value: Mapped[str] = mapped_column(index=True)
+    issuer: Mapped[str] = mapped_column(default="")
+    provisional: Mapped[bool] = mapped_column(Boolean, default=False, server_default=text("false"))
+    patient: Mapped[Patient] = relationship(back_populates="identifiers")
+
+
+class Study(Base):
+    """An imaging study, with what decides when it is complete."""
+
+    __tablename__ = "study"
+
+    id: Mapped[int] = _key()
+    study_uid: Mapped[str] = mapped_column(unique=True)
+    patient_id: Mapped[int] = _ref("patient.id")
+    hold_reason: Mapped[str | None]
+    accession_number: Mapped[str] = mapped_column(default="", index=True)
+    description: Mapped[str] = mapped_column(default="")
+    modalities: Mapped[list[str]] = mapped_column(default=list)
+    started_at: Mapped[dt.datetime | None] = mapped_column(index=True)
+    priority: Mapped[Priority] = mapped_column(default=Priority.ROUTINE)
+    source: Mapped[str]  # "dicom:AE" or "orthanc:NAME"
+    caller: Mapped[str] = mapped_column(default="")  # calling AE title of the first object
+    revision: Mapped[int] = mapped_column(default=0)
+    routed_revision: Mapped[int] = mapped_column(default=0)  # the last one that routing has decided on
+    first_seen_at: Mapped[dt.datetime] = _now()
+    last_arrival_at: Mapped[dt.datetime] = _now()
+    # When the first image not yet in a revision came; null: every image is in a revision.
+    open_since: Mapped[dt.datetime | None] = mapped_column(index=True)
+    patient: Mapped[Patient] = relationship(lazy="joined", innerjoin=True)
+
+
+class Instance(Base):
+    """One stored SOP instance. Rows can be rebuilt from the files of the spool."""
+
+    __tablename__ = "instance"
+    __table_args__ = (
+        Index("uq_instance_current", "sop_uid", unique=True, postgresql_where=text("standing = 'current'")),
+        Index("ix_instance_series", "study_id", "series_uid", "instance_number"),
+        UniqueConstraint("file_key"),
+    )
+
+    id: Mapped[int] = _key()
+    study_id: Mapped[int] = _ref("study.id")
+    series_uid: Mapped[str]
+    sop_uid: Mapped[str] = mapped_column(index=True)
+    sop_class_uid: Mapped[str]
+    transfer_syntax_uid: Mapped[str]
+    kind: Mapped[InstanceKind]
+    standing: Mapped[Standing]
+    modality: Mapped[str] = mapped_column(default="")
+    series_number: Mapped[int | None] = mapped_column(BigInteger)
+    series_description: Mapped[str] = mapped_column(default="")
+    instance_number: Mapped[int | None] = mapped_column(BigInteger)
+    number_of_frames: Mapped[int] = mapped_column(default=1)
+    rows: Mapped[int | None]
+    columns: Mapped[int | None]
+    file_key: Mapped[str]
+    sha256: Mapped[str]  # of the whole file
+    # Of the parts that decide what "the same object again" means, see dicom_listener.index.
+    demographics_sha256: Mapped[str] = mapped_column(default="")
+    pixels_sha256: Mapped[str] = mapped_column(default="")
+    size: Mapped[int] = mapped_column(BigInteger)
+    source: Mapped[str]
+    received_at: Mapped[dt.datetime] = _now()
+    study: Mapped[Study] = relationship()
+
+
+class QuarantinedObject(Base):
+    """Bytes that came and could not be stored as an object, with the reason."""
+
+    __tablename__ = "quarantined_object"
+
+    id: Mapped[int] = _key()
+    file_key: Mapped[str] = mapped_column(unique=True)
+    reason: Mapped[str]
+    caller: Mapped[str] = mapped_column(default="")
+    size: Mapped[int] = mapped_column(BigInteger)
+    received_at: Mapped[dt.datetime] = _now()
+
+
+class AssociationLease(Base):
+    """An association that is open now. A listener that dies stops renewing, and the lease runs out."""
+
+    __tablename__ = "association_lease"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    caller: Mapped[str]
+    address: Mapped[str]
+    opened_at: Mapped[dt.datetime] = _now()
+    expires_at: Mapped[dt.datetime] = mapped_column(index=True)
+
+
+class AssociationStudy(Base):
+    """A study that an open association has sent images of."""
+
+    __tablename__ = "association_study"
+
+    association_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("association_lease.id", ondelete="CASCADE"), primary_key=True
+    )
+    study_uid: Mapped[str] = mapped_column(primary_key=True, index=True)
+    last_sent_at: Mapped[dt.datetime] = _now()
+
+
+class Revision(Base):
+    """A complete state of a study: the frozen list of its images."""
+
+    __tablename__ = "revision"
+    __table_args__ = (UniqueConstraint("study_id", "number"),)
+
+    id: Mapped[int] = _key()
+    study_id: Mapped[int] = _ref("study.id")
+    number: Mapped[int]
+    reason: Mapped[str] = mapped_column(default="")  # why it was judged complete
+    created_at: Mapped[dt.datetime] = _now()
+    study: Mapped[Study] = relationship()
+
+
+class RevisionInstance(Base):
+    """One image of a revision."""
+
+    __tablename__ = "revision_instance"
+
+    revision_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("revision.id"), primary_key=True)
+    instance_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("instance.id"), primary_key=True, index=True)
+
+
+class Step(Base):
+    """A step that is done. Written with its effect and the next job in one transaction."""
+
+    __tablename__ = "step"
+
+    subject: Mapped[str] = mapped_column(primary_key=True)  # "study:12", "read:5", "result:7"
+    revision: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    finished_at: Mapped[dt.datetime] = _now()
+
+
+class Read(Base):
+    """One model version's read of one revision."""
+
+    __tablename__ = "read"
+    __table_args__ = (UniqueConstraint("study_id", "revision", "model", "model_version"),)
+
+    id: Mapped[int] = _key()
+    study_id: Mapped[int] = _ref("study.id")
+    revision: Mapped[int]
+    model: Mapped[str]
+    model_version: Mapped[str]
+    state: Mapped[ReadState] = mapped_column(default=ReadState.QUEUED, index=True)
+    attempts: Mapped[int] = mapped_column(default=0)
+    error: Mapped[str | None]
+    next_attempt_at: Mapped[dt.datetime | None] = mapped_column(
+        index=True
+    )  # set while a failed one waits to be retried
+    results_to: Mapped[list[str]] = mapped_column(default=list)
+    routes: Mapped[list[str]] = mapped_column(default=list)  # names of the routes that asked for it
+    priority: Mapped[Priority] = mapped_column(default=Priority.ROUTINE)
+    queued_at: Mapped[dt.datetime] = _now()
+    started_at: Mapped[dt.datetime | None]
+    finished_at: Mapped[dt.datetime | None]
+    study: Mapped[Study] = relationship()
+
+
+class Result(Base):
+    """An append-only document version of what a read found."""
+
+    __tablename__ = "result"
+    __table_args__ = (UniqueConstraint("read_id", "version"),)
+
+    id: Mapped[int] = _key()
+    read_id: Mapped[int] = _ref("read.id")
+    version: Mapped[int]
+    status: Mapped[ResultStatus]
+    content: Mapped[dict[str, Any]]  # finding or refusal, algorithm, images read: `fhir_records.store.results`
+    created_at: Mapped[dt.datetime] = _now()
+    read: Mapped[Read] = relationship()
+
+
+class Document(Base):
+    """Bytes rendered once from a result."""
+
+    __tablename__ = "document"
+    __table_args__ = (UniqueConstraint("result_id", "kind", "variant"),)
+
+    id: Mapped[int] = _key()
+    result_id: Mapped[int] = _ref("result.id")
+    kind: Mapped[str]
+    variant: Mapped[str] = mapped_column(default="")
+    sop_uid: Mapped[str] = mapped_column(unique=True)
+    sop_class_uid: Mapped[str]
+    content: Mapped[bytes]
+    sha256: Mapped[str]
+    created_at: Mapped[dt.datetime] = _now()
+    result: Mapped[Result] = relationship()
+
+
+class Delivery(Base):
+    """One document on its way to one destination."""
+
+    __tablename__ = "delivery"
+    __table_args__ = (
+        UniqueConstraint("document_id", "destination"),
+        Index("ix_delivery_due", "next_attempt_at", postgresql_where=text("state = 'waiting'")),
+    )
+
+    id: Mapped[int] = _key()
+    document_id: Mapped[int] = _ref("document.id")
+    destination: Mapped[str]
+    state: Mapped[DeliveryState] = mapped_column(default=DeliveryState.WAITING)
+    attempts: Mapped[int] = mapped_column(default=0)
+    next_attempt_at: Mapped[dt.datetime | None]
+    last_error: Mapped[str | None]
+    delivered_at: Mapped[dt.datetime | None]
+    created_at: Mapped[dt.datetime] = _now()
+    document: Mapped[Document] = relationship()
+
+
+class DeliveryAttempt(Base):
+    """What one attempt to deliver came to."""
+
+    __tablename__ = "delivery_attempt"
+
+    id: Mapped[int] = _key()
+    delivery_id: Mapped[int] = _ref("delivery.id")
+    started_at: Mapped[dt.datetime]
+    finished_at: Mapped[dt.datetime]
+    outcome: Mapped[str]  # "delivered", "refused", "unavailable"
+    status: Mapped[int | None]  # DIMSE status (PS3.7 annex C), or HTTP status
+    detail: Mapped[str] = mapped_column(default="")
+
+
+class FhirResource(Base):
+    """A FHIR resource: the JSON text that is served, and what it can be searched by."""
+
+    __tablename__ = "fhir_resource"
+    __table_args__ = (
+        Index("ix_fhir_resource_identifiers", "identifiers", postgresql_using="gin"),
+        Index("ix_fhir_resource_codes", "codes", postgresql_using="gin"),
+        Index("ix_fhir_resource_order", "type", "last_updated", "id"),
+    )
+
+    type: Mapped[str] = mapped_column(primary_key=True)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[int] = mapped_column(default=1)
+    text: Mapped[str]
+    status: Mapped[str] = mapped_column(default="")
+    codes: Mapped[list[str]] = mapped_column(default=list)  # "system|code"
+    identifiers: Mapped[list[str]] = mapped_column(default=list)  # "system|value"
+    date: Mapped[dt.datetime | None] = mapped_column(index=True)
+    patient_id: Mapped[int | None] = mapped_column(BigInteger, ForeignKey("patient.id"), index=True)
+    study_id: Mapped[int | None] = mapped_column(BigInteger, ForeignKey("study.id"), index=True)
+    last_updated: Mapped[dt.datetime] = _now()
+
+
+class OrthancCursor(Base):
+    """How far the changes of an Orthanc have been followed."""
+
+    __tablename__ = "orthanc_cursor"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    last_change: Mapped[int] = mapped_column(BigInteger, default=0)
+    error: Mapped[str | None]
+    updated_at: Mapped[dt.datetime] = _now()
+
+
+class User(Base):
+    """A person who may log in."""
+
+    __tablename__ = "app_user"
+
+    id: Mapped[int] = _key()
+    username: Mapped[str] = mapped_column(unique=True)
+    display_name: Mapped[str] = mapped_column(default="")
+    role: Mapped[Role]
+    password_hash: Mapped[str]
+    active: Mapped[bool] = mapped_column(Boolean, default=True, server_default=text("true"))
+    created_at: Mapped[dt.datetime] = _now()
+
+
+class WebSession(Base):
+    """A log-in that has not ended. The cookie's value is kept as a hash only."""
+
+    __tablename__ = "web_session"
+
+    token_sha256: Mapped[str] = mapped_column(primary_key=True)
+    user_id: Mapped[int] = _ref("app_user.id")
+    csrf_token: Mapped[str]
+    created_at: Mapped[dt.datetime] = _now()
+    last_seen_at: Mapped[dt.datetime] = _now()
+    expires_at: Mapped[dt.datetime] = mapped_column(index=True)
+    user: Mapped[User] = relationship(lazy="joined", innerjoin=True)
+
+
+class LoginFailure(Base):
+    """A failed log-in, kept a while to slow guessing down across processes."""
+
+    __tablename__ = "login_failure"
+
+    id: Mapped[int] = _key()
+    username: Mapped[str] = mapped_column(index=True)
+    address: Mapped[str] = mapped_column(index=True)
+    at: Mapped[dt.datetime] = _now()
+
+
+class Token(Base):
+    """A bearer token for programs, kept as a hash only."""
+
+    __tablename__ = "token"
+
+    id: Mapped[int] = _key()
+    name: Mapped[str] = mapped_column(unique=True)
+    scope: Mapped[str]  # SMART v2 scopes, parted by spaces
+    token_sha256: Mapped[str] = mapped_column(unique=True)
+    created_at: Mapped[dt.datetime] = _now()
+    expires_at: Mapped[dt.datetime | None]
+    revoked_at: Mapped[dt.datetime | None]
+    last_used_at: Mapped[dt.datetime | None]
+
+
+class AuditEvent(Base):
+    """Who did what, when: append-only."""
+
+    __tablename__ = "audit_event"
+
+    id: Mapped[int] = _key()
+    at: Mapped[dt.datetime] = mapped_column(server_default=func.now(), index=True)
+    actor: Mapped[str]
+    action: Mapped[str]
+    outcome: Mapped[str] = mapped_column(default="success")
+    study_uid: Mapped[str | None] = mapped_column(index=True)
+    detail: Mapped[dict[str, Any]] = mapped_column(default=dict)
