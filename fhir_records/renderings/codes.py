@@ -1,0 +1,101 @@
+"""The codes that the renderings use, each with its place in the standard.
+
+The codes of findings and sites are not here: they belong to the model's own contract and come with the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from fhir_records.model import Code, Presence
+
+# PS3.16 CID 240
+PRESENCE: Final[Mapping[Presence, Code]] = MappingProxyType(
+    {
+        Presence.PRESENT: Code("SCT", "52101004", "Present"),
+        Presence.ABSENT: Code("SCT", "272519000", "Absent"),
+        Presence.UNDETERMINED: Code("SCT", "373068000", "Undetermined"),
+    }
+)
+
+PROBABILITY: Final = Code("DCM", "122157", "Probability")  # PS3.16 Annex D
+PERCENT: Final = Code("UCUM", "%", "Percent")  # PS3.16 CID 7181
+PIXELS: Final = Code("UCUM", "{pixels}", "pixels")  # PS3.16 TID 1602, Pixel Data Rows and Columns
+MILLIMETER: Final = Code("UCUM", "mm", "mm")  # PS3.16 CID 7181
+
+COMMENT: Final = Code("DCM", "121106", "Comment")  # PS3.16 Annex D; TID 1501, evaluations said as text
+DEVICE: Final = Code("DCM", "121007", "Device")  # PS3.16 CID 270
+PROCESSING_EQUIPMENT: Final = Code("DCM", "109102", "Processing Equipment")  # PS3.16 CID 7005
+
+IMAGING_MEASUREMENT_REPORT: Final = Code("DCM", "126000", "Imaging Measurement Report")  # PS3.16 CID 7021
+
+# PS3.16 TID 1600 and TID 1602
+IMAGE_LIBRARY: Final = Code("DCM", "111028", "Image Library")
+IMAGE_LIBRARY_GROUP: Final = Code("DCM", "126200", "Image Library Group")
+MODALITY: Final = Code("DCM", "121139", "Modality")
+FRAME_OF_REFERENCE_UID: Final = Code("DCM", "112227", "Frame of Reference UID")
+PIXEL_DATA_ROWS: Final = Code("DCM", "110910", "Pixel Data Rows")
+PIXEL_DATA_COLUMNS: Final = Code("DCM", "110911", "Pixel Data Columns")
+HORIZONTAL_PIXEL_SPACING: Final = Code("DCM", "111026", "Horizontal Pixel Spacing")  # PS3.16 TID 1604
+VERTICAL_PIXEL_SPACING: Final = Code("DCM", "111066", "Vertical Pixel Spacing")  # PS3.16 TID 1604
+SOURCE: Final = Code("SCT", "260753009", "Source")  # PS3.16 TID 1601 leaves the name free
+
+# PS3.16 CID 33: the value of the attribute Modality is the code.
+_MODALITY_MEANINGS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "CR": "Computed Radiography",
+        "CT": "Computed Tomography",
+        "DX": "Digital Radiography",
+        "ES": "Endoscopy",
+        "GM": "General Microscopy",
+        "IO": "Intra-oral Radiography",
+        "MG": "Mammography",
+        "MR": "Magnetic Resonance",
+        "NM": "Nuclear Medicine",
+        "OCT": "Optical Coherence Tomography",
+        "OP": "Ophthalmic Photography",
+        "OPT": "Ophthalmic Tomography",
+        "OT": "Other",
+        "PT": "Positron emission tomography",
+        "PX": "Panoramic X-Ray",
+        "RF": "Radiofluoroscopy",
+        "RG": "Radiographic imaging",
+        "RTIMAGE": "RT Image",
+        "SM": "Slide Microscopy",
+        "US": "Ultrasound",
+        "XA": "X-Ray Angiography",
+        "XC": "External-camera Photography",
+    }
+)
+
+# PS3.16 CID 100: what was done to the patient, where the source does not say it in a standard code.
+_XR: Final = Code("LN", "43468-8", "XR unspecified body region")
+_PROCEDURES: Final[Mapping[str, Code]] = MappingProxyType(
+    {
+        "MR": Code("LN", "25056-3", "MRI unspecified body region"),
+        "CT": Code("LN", "25045-6", "CT unspecified body region"),
+        "PT": Code("LN", "44136-0", "PET unspecified body region"),
+        "NM": Code("LN", "49118-3", "NM unspecified body region"),
+        "CR": _XR,
+        "DX": _XR,
+        "RG": _XR,
+        "XA": Code("SCT", "77343006", "Angiography"),
+    }
+)
+_IMAGING_PROCEDURE: Final = Code("SCT", "363679005", "Imaging procedure")
+
+# PS3.16 section 8: schemes whose codes mean the same everywhere. SRT is left out: DICOM has replaced it by SCT.
+STANDARD_SCHEMES: Final = frozenset({"SCT", "DCM", "LN", "RADLEX", "C4", "I10P"})
+
+
+def modality(value: str) -> Code:
+    """The code of a value of the attribute Modality; "Other" for one that CID 33 does not have."""
+    value = value if value in _MODALITY_MEANINGS else "OT"
+    return Code("DCM", value, _MODALITY_MEANINGS[value])
+
+
+def imaging_procedure(modality_value: str) -> Code:
+    """The procedure that images of this modality come from, no nearer than the modality tells (CID 100)."""
+    return _PROCEDURES.get(modality_value, _IMAGING_PROCEDURE)

@@ -1,0 +1,161 @@
+"""The SR under other people's eyes: dicom3tools' `dciodvfy` and DCMTK's `dsrdump`, on headers of real scanners."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import highdicom.sr as hd
+import pytest
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+
+from fhir_records.model import Finding, Refusal
+from fhir_records.renderings.dicom_sr import render_sr
+from tests.peers import dciodvfy, dsrdump
+from tests.unit.fhir_records.renderings.sr_reports import ABSENT, PRESENT, REFUSAL, STATEMENT, header, ref, report_of
+
+SAID = {"absent": ABSENT, "present": PRESENT, "refused": REFUSAL}
+
+# Of every kind: CT, MR, ultrasound, secondary capture, multi-frame, enhanced, big endian, UN elements.
+SOURCES = (
+    "transfer_syntaxes/CTImage.dcm",
+    "assorted/emri_small.dcm",
+    "assorted/emri_small_big_endian.dcm",
+    "assorted/eCT_Supplemental.dcm",
+    "assorted/SC_rgb_dcmtk_ebcr_dcmd.dcm",
+    "assorted/OBXXXX1A_rle_2frame.dcm",
+    "assorted/US1_J2KR.dcm",
+    "assorted/JPEG-LL.dcm",
+    "assorted/MR2_J2KI.dcm",
+    "assorted/MR-SIEMENS-DICOM-WithOverlays.dcm",
+    "assorted/explicit_VR-UN.dcm",
+    "assorted/gdcm-US-ALOKA-16.dcm",
+)
+
+
+def headers(paths: Sequence[Path]) -> list[Dataset]:
+    """The headers of these files, as the product reads them."""
+    return [dcmread(path, stop_before_pixels=True) for path in paths]
+
+
+def written(folder: Path, evidence: Sequence[Dataset], said: Finding | Refusal) -> Path:
+    """The SR about these images, as a file."""
+    path = folder / "sr.dcm"
+    path.write_bytes(render_sr(report_of(evidence, said), evidence).content)
+    return path
+
+
+def assert_conforms(sr: Path, source: Path | None = None) -> None:
+    """No error, and no warning but those that the same value causes in the source."""
+    errors, warnings = dciodvfy(sr)
+    known = set(dciodvfy(source).warnings) if source else set()
+    assert not errors, errors
+    assert not set(warnings) - known, set(warnings) - known
+
+
+@pytest.mark.parametrize("answer", SAID)
+def test_real_head_series(tmp_path: Path, test_data: Path, answer: str) -> None:
+    """The 170 real objects with their faulty headers give an SR without error and without a warning of our own."""
+    paths = sorted((test_data / "dicom/philips_brain_mr").glob("*.dcm"))
+    sr = written(tmp_path, headers(paths), SAID[answer])
+    assert_conforms(sr, paths[0])
+    ds = dcmread(sr)
+    for keyword in ("ProcedureCodeSequence", "Laterality", "StudyComments"):
+        assert keyword in dcmread(paths[0]) and keyword not in ds
+    assert b"UNDEFINED" in paths[0].read_bytes() and b"UNDEFINED" not in sr.read_bytes()
+
+
+@pytest.mark.parametrize("answer", SAID)
+@pytest.mark.parametrize("name", SOURCES)
+def test_assorted_sources(tmp_path: Path, test_data: Path, name: str, answer: str) -> None:
+    """Whatever kind of image is read or refused, its SR conforms, and DCMTK and highdicom read it."""
+    source = test_data / "dicom" / name
+    sr = written(tmp_path, headers([source]), SAID[answer])
+    assert_conforms(sr, source)
+    assert STATEMENT in dsrdump(sr)
+    assert len(hd.srread(sr).content.get_image_measurement_groups()) == 1
+
+
+def test_deidentified_series(tmp_path: Path, test_data: Path) -> None:
+    """Of a faulty private de-identification code, the SR keeps the method in words, and has no error."""
+    paths = sorted((test_data / "dicom/ge_fruit_mr").glob("*.dcm"))[:5]
+    sr = written(tmp_path, headers(paths), ABSENT)
+    assert_conforms(sr, paths[0])
+    assert dcmread(sr).DeidentificationMethod == dcmread(paths[0]).DeidentificationMethod
+
+
+@pytest.mark.parametrize(
+    ("charset", "patient"),
+    [
+        ("ISO_IR 100", "Möller^Ægir"),
+        ("ISO_IR 192", "Curie^Marie=居里^玛丽"),
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎=やまだ^たろう"),
+    ],
+)
+def test_character_sets(tmp_path: Path, charset: str | list[str], patient: str) -> None:
+    """A name in another script passes both checkers."""
+    evidence = [header(SpecificCharacterSet=charset, PatientName=patient)]
+    report = report_of(evidence, ABSENT)
+    report = replace(report, installation=replace(report.installation, organization="Curie"))
+    sr = tmp_path / "sr.dcm"
+    sr.write_bytes(render_sr(report, evidence).content)
+    assert_conforms(sr)
+    assert dsrdump(sr)
+    assert str(dcmread(sr).PatientName) == patient
+
+
+def test_empty_headers(tmp_path: Path) -> None:
+    """A source with nothing in it but its UIDs gives no error, and no warning but that the patient is not named."""
+    bare = {element.keyword: None for element in header() if element.VR != "UI"}
+    errors, warnings = dciodvfy(written(tmp_path, [header(**bare)], ABSENT))
+    assert not errors
+    assert all("DICOMDIR" in warning for warning in warnings), warnings
+
+
+def test_what_a_reader_sees(tmp_path: Path) -> None:
+    """In a dump, a "no" is a "no", with its probability, algorithm, tracking UID and source image."""
+    dump = dsrdump(written(tmp_path, [header(1), header(2)], ABSENT))
+    for text in (
+        "Wetread AI read: no neoplasm of the brain (preliminary)",
+        '"Neoplasm")=(272519000,SCT,"Absent")',
+        "No neoplasm of the brain (probability 97 %).",
+        '"Probability")="97.12" (%,UCUM,"Percent")',
+        "that no neoplasm of the brain is present",
+        ABSENT.tracking_uid,
+        '"Algorithm Name")="brain_mr_tumour"',
+        "2.25.10001",
+        STATEMENT,
+    ):
+        assert text in dump, text
+
+
+def test_what_a_reader_sees_of_a_refusal(tmp_path: Path) -> None:
+    """In a dump, a refusal says that nothing was read, and why."""
+    dump = dsrdump(written(tmp_path, [header()], REFUSAL))
+    assert REFUSAL.sentence in dump
+    assert '"Neoplasm")=(373068000,SCT,"Undetermined")' in dump
+    assert '"Probability"' not in dump
+
+
+def test_key_frame(tmp_path: Path, test_data: Path) -> None:
+    """A key frame of a real enhanced object is referred to by its number, and the SR conforms."""
+    source = test_data / "dicom/assorted/emri_small.dcm"
+    (ds,) = headers([source])
+    report = report_of([ds], PRESENT, images_read=[ref(ds, n) for n in range(1, 11)], key_images=[ref(ds, 4)])
+    sr = tmp_path / "sr.dcm"
+    sr.write_bytes(render_sr(report, [ds]).content)
+    assert_conforms(sr, source)
+    (group,) = hd.srread(sr).content.get_image_measurement_groups()
+    assert group.source_images[0].referenced_frame_numbers == [4]
+
+
+def test_speed_on_real_headers(test_data: Path) -> None:
+    """An SR about 170 real headers takes well under a second of rendering."""
+    evidence = headers(sorted((test_data / "dicom/philips_brain_mr").glob("*.dcm")))
+    report = report_of(evidence, ABSENT)
+    start = time.process_time()
+    render_sr(report, evidence)
+    assert time.process_time() - start < 1
