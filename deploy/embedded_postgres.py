@@ -212,6 +212,7 @@ class EmbeddedPostgres:
 
     def _launch(self, lifeline: BinaryIO) -> int:
         """Start the server as a process of its own that inherits the lock `lifeline`; its process id."""
+        postgres_cluster.check_privileges()
         if not (self._data / "PG_VERSION").exists():
             log.info("making the embedded database")
             postgres_cluster.make(self._data)
@@ -225,7 +226,9 @@ class EmbeddedPostgres:
             environment["PG_GRANDPARENT_PID"] = str(stale)
         postgres = str(postgres_files.binaries() / "postgres")
         command = [*postgres_cluster.as_user(uid, uid), postgres, "-D", str(self._data)]
-        with (self._folder / "startup.log").open("wb") as output:
+        startup_log = self._folder / "startup.log"
+        startup_log.touch(mode=0o600)
+        with startup_log.open("wb") as output:
             return os.posix_spawn(
                 command[0],
                 command,

@@ -19,19 +19,20 @@ _UNUSED_UIDS = range(60706, 61184)  # in no range of systemd.io/UIDS-GIDS, and s
 
 
 def as_user(uid: int, gid: int) -> list[str]:
-    """What to put before a command so that it runs as `uid`: nothing where that is this process's own.
-
-    Raises EmbeddedServerError where root lacks the capability to hand on.
-    """
+    """What to put before a command so that it runs as `uid`: nothing where that is this process's own."""
     if uid == os.geteuid():
         return []
     capability = unprivileged.best_capability(str(postgres_files.binaries() / "postgres"))
-    if capability is None:
-        raise EmbeddedServerError(
-            "root without CAP_DAC_READ_SEARCH and CAP_DAC_OVERRIDE cannot run the embedded database; run Wetread as a "
-            "user of its own, or set WETREAD_DATABASE_URL"
-        )
     return [sys.executable, "-I", str(Path(unprivileged.__file__).resolve()), str(uid), str(gid), str(capability)]
+
+
+def check_privileges() -> None:
+    """Raise EmbeddedServerError where this process is root without what it takes to run the server as another user."""
+    if os.geteuid() == 0 and not unprivileged.has_capability(unprivileged.CAP_DAC_OVERRIDE):
+        raise EmbeddedServerError(
+            "root without CAP_DAC_OVERRIDE cannot run the embedded database; run Wetread as a user of its own, or set "
+            "WETREAD_DATABASE_URL"
+        )
 
 
 def make(data: Path) -> None:

@@ -118,7 +118,7 @@ def make_socket_directory(parent: Path, uid: int) -> Path:
 
 
 def usable_socket_directory(directory: Path, uid: int, parent: Path) -> bool:
-    """Whether `directory` is still there, a folder of `uid` closed to all others, and made for `parent`, not its copy."""
+    """Whether `directory` is still there, a folder of `uid` closed to all others, and made for `parent`, no copy."""
     try:
         found = directory.lstat()
         made_for = (directory / _MADE_FOR).read_text(encoding="utf-8", errors="surrogateescape")
@@ -151,6 +151,8 @@ def _holds_sockets(directory: Path) -> bool:
 
 def _give(directory: Path, uid: int, parent: Path) -> None:
     directory.chmod(0o700)
-    (directory / _MADE_FOR).write_text(str(parent), encoding="utf-8", errors="surrogateescape")
+    made_for = directory / _MADE_FOR
+    made_for.touch(mode=0o600)
+    made_for.write_text(str(parent), encoding="utf-8", errors="surrogateescape")
     if uid != os.geteuid():
         os.chown(directory, uid, uid)

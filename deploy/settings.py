@@ -202,7 +202,7 @@ def load(config: Path | None = None, environ: Mapping[str, str] | None = None) -
         SettingsError: naming every place that is wrong, and what is allowed there.
     """
     environ = os.environ if environ is None else environ
-    home = Path(environ.get("WETREAD_HOME") or DEFAULT_HOME).expanduser().absolute()
+    home = _home(environ)
     named = config or (Path(environ["WETREAD_CONFIG"]) if environ.get("WETREAD_CONFIG") else None)
     path = named or home / "wetread.toml"
     values: dict[str, Any] = {}
@@ -219,6 +219,22 @@ def load(config: Path | None = None, environ: Mapping[str, str] | None = None) -
         database_url=environ.get("WETREAD_DATABASE_URL") or None,
         file=file,
     )
+
+
+def child_environment(home: Path) -> dict[str, str]:
+    """The environment for a Wetread of its own in ``home``, which nothing set for another one reaches."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("WETREAD_")}
+    return {**kept, "WETREAD_HOME": str(home)}
+
+
+def demo_home() -> Path:
+    """Where the demo keeps its state: the home, or a folder of its own in the home of a real installation."""
+    home = _home(os.environ)
+    return home / "demo" if (home / "wetread.toml").is_file() else home
+
+
+def _home(environ: Mapping[str, str]) -> Path:
+    return Path(environ.get("WETREAD_HOME") or DEFAULT_HOME).expanduser().absolute()
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -57,20 +57,20 @@ def become(uid: int, gid: int, capability: int) -> None:
     _checked(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 
 
-def best_capability(program: str) -> int | None:
-    """The weaker capability of the two above that lets another user run `program`; None where this process has none.
+def has_capability(capability: int) -> bool:
+    """Whether this process may use `capability`, and hand it on."""
+    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    permitted = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapPrm:"))
+    return bool(permitted & 1 << capability)
 
-    The weaker one does not do in Docker, whose default set lacks it, nor for a program that others may not execute.
+
+def best_capability(program: str) -> int:
+    """The weaker capability of the two above that lets another user, started by root, run `program`.
+
+    The weaker one is missing from Docker's default set, and does not do for a program that others may not execute.
     """
     others_may_execute = Path(program).stat().st_mode & 0o001
-    try:
-        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-        permitted = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapPrm:"))
-    except (OSError, StopIteration):
-        return None
-    if others_may_execute and permitted & 1 << CAP_DAC_READ_SEARCH:
-        return CAP_DAC_READ_SEARCH
-    return CAP_DAC_OVERRIDE if permitted & 1 << CAP_DAC_OVERRIDE else None
+    return CAP_DAC_READ_SEARCH if others_may_execute and has_capability(CAP_DAC_READ_SEARCH) else CAP_DAC_OVERRIDE
 
 
 def main(arguments: list[str]) -> int:

@@ -1,0 +1,240 @@
+"""Wetread gives every scan a preliminary, machine-made read, and says so where people look."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Protocol
+
+import structlog
+import typer
+import uvicorn
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from deploy import logs, wiring
+from deploy.cli_common import Config, console, database_of, in_words
+from deploy.cli_models import evaluate, models, train
+from deploy.cli_people import tokens, users
+from deploy.doctor import Verdict, examine
+from deploy.embedded_postgres import EmbeddedPostgres
+from deploy.settings import Settings, load
+from deploy.supervise import RoleSpec, Supervisor
+from dicom_listener import sender
+from dicom_listener.settings import Node, SenderSettings
+from fhir_records import migrations
+from fhir_records.database import Database
+from fhir_records.errors import DatabaseUnavailable, SettingsError
+
+log = structlog.get_logger(__name__)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app.add_typer(users, name="users")
+app.add_typer(tokens, name="tokens")
+app.add_typer(models, name="models")
+app.command()(train)
+app.command()(evaluate)
+
+# --- running ------------------------------------------------------------------------------------------------------
+
+
+class Role(Protocol):
+    """A process's work."""
+
+    def run(self) -> int:
+        """Work until `stop`."""
+
+    def stop(self) -> None:
+        """Finish and end."""
+
+
+def run_role(name: str, config: Path | None, make: type[wiring.WorkRole] | type[wiring.ListenRole]) -> None:
+    """Run one role in this process until SIGTERM or SIGINT."""
+    logs.configure(name)
+    with in_words():
+        settings = load(config)
+        with wiring.open_database(settings) as database:
+            role: Role = make(settings, database)
+            for signum in (signal.SIGTERM, signal.SIGINT):
+                # A thread of its own: what a stop does may take a lock that the interrupted code holds.
+                signal.signal(signum, lambda *_: threading.Thread(target=role.stop).start())
+            raise typer.Exit(role.run())
+
+
+@app.command()
+def listen(config: Config = None) -> None:
+    """Run the DICOM listener alone."""
+    run_role("listen", config, wiring.ListenRole)
+
+
+@app.command()
+def work(config: Config = None) -> None:
+    """Run a worker alone: reads, renderings, deliveries."""
+    run_role("work", config, wiring.WorkRole)
+
+
+@app.command()
+def web(config: Config = None) -> None:
+    """Run the pages and the programs' interfaces alone."""
+    from web.app import create_app
+
+    logs.configure("web")
+    with in_words():
+        settings = load(config)
+        with wiring.open_database(settings) as database:
+            wiring.wait_for_database(database, threading.Event())
+            uvicorn.run(
+                create_app(wiring.web_settings(settings), database),
+                host=settings.file.http.host,
+                port=settings.file.http.port,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=10,
+            )
+
+
+@app.command()
+def serve(config: Config = None) -> None:
+    """Run everything on this machine, and start again what dies."""
+    logs.configure("serve")
+    with in_words():
+        settings = load(config)
+        settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        embedded = None if settings.database_url else EmbeddedPostgres(settings.home)
+        opened: list[Database] = []
+
+        def before() -> None:
+            if embedded is not None:
+                embedded.start()
+            database = Database(settings.database_url or (embedded.url if embedded else ""))
+            opened.append(database)
+            wiring.prepare(settings, database, log.info)
+
+        def after() -> None:
+            for database in opened:
+                database.close()
+            if embedded is not None:
+                embedded.stop()
+
+        def sweep() -> None:
+            if embedded is not None and not embedded.is_running():
+                log.error("the embedded database is gone and is started again")
+                embedded.start()
+            with suppress(DatabaseUnavailable):
+                wiring.sweeper_of(settings, opened[0]).stalled()
+
+        def reload() -> Sequence[RoleSpec]:
+            fresh = load(config)
+            wiring.check(fresh)
+            return roles(fresh)
+
+        supervisor = Supervisor(roles(settings), on_reload=reload, before=before, after=after, every_second=sweep)
+        raise typer.Exit(supervisor.run())
+
+
+def roles(settings: Settings) -> tuple[RoleSpec, ...]:
+    """The processes of `wetread serve`, in the order in which they are started; they are stopped in reverse."""
+    arguments = ("--config", str(settings.config_path)) if settings.config_path else ()
+    env = {"WETREAD_HOME": str(settings.home)}
+    return tuple(
+        RoleSpec(name, (sys.executable, "-m", "deploy.cli", name, *arguments), env, grace_s=grace)
+        for name, grace in (("work", 60.0), ("listen", 30.0), ("web", 15.0))
+    )
+
+
+@app.command()
+def migrate(config: Config = None) -> None:
+    """Bring the database's schema up to this version."""
+    with database_of(config) as (_, database):
+        console.print(f"The schema is at {migrations.migrate(database)}.")
+
+
+@app.command()
+def doctor(
+    reindex: Annotated[bool, typer.Option("--reindex", help="Rebuild the index of images from the files.")] = False,
+    config: Config = None,
+) -> None:
+    """Say what is wrong with this installation, and what to do about it; exit status 1 if anything is bad."""
+    with database_of(config) as (settings, database):
+        if reindex:
+            _reindex(settings, database)
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+        colours = {Verdict.GOOD: "green", Verdict.LOOK: "yellow", Verdict.BAD: "red"}
+        worst = False
+        for check in examine(settings, database):
+            worst = worst or check.verdict is Verdict.BAD
+            table.add_row(f"[{colours[check.verdict]}]{check.verdict}[/]", check.what, escape(check.words))
+        console.print(table)
+    raise typer.Exit(1 if worst else 0)
+
+
+def _reindex(settings: Settings, database: Database) -> None:
+    columns = (SpinnerColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("Reading the files of the spool", total=None)
+        done = wiring.index_of(settings, database).reindex_all(
+            lambda so_far: progress.update(task, description=f"{so_far.looked_at} files, {so_far.indexed} indexed")
+        )
+    console.print(
+        f"{done.looked_at} files: {done.indexed} indexed anew, {done.broken} cannot be indexed;"
+        f" {done.missing} rows have lost their file."
+    )
+
+
+@app.command()
+def send(
+    paths: Annotated[list[Path], typer.Argument(help="DICOM files, or folders of them.")],
+    to: Annotated[str, typer.Option("--to", help="AETITLE@HOST:PORT")] = "WETREAD@127.0.0.1:11112",
+    calling: Annotated[str, typer.Option(help="Our AE title.")] = "WETREAD",
+) -> None:
+    """Send files by C-STORE; exit status 1 where one was not taken."""
+    logs.configure("send", level="WARNING")
+    with in_words():
+        node = _node(to)
+        files = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
+        files = [file for file in files if file.is_file()]
+        columns = (TextColumn(f"Sending to {node.ae_title}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console) as progress:
+            task = progress.add_task("", total=len(files))
+            outcomes = []
+            for outcome in sender.send_files(files, node, SenderSettings(ae_title=calling)):
+                outcomes.append(outcome)
+                progress.advance(task)
+    for outcome in outcomes:
+        if not outcome.delivered:
+            console.print(f"{outcome.path}: {outcome.meaning}", style="red", markup=False)
+    console.print(f"{sum(outcome.delivered for outcome in outcomes)} of {len(files)} taken.")
+    raise typer.Exit(0 if all(outcome.delivered for outcome in outcomes) else 1)
+
+
+def _node(text: str) -> Node:
+    """AETITLE@HOST:PORT."""
+    title, _, address = text.partition("@")
+    host, _, port = address.rpartition(":")
+    if not (title and host and port.isdigit()):
+        raise SettingsError(f"{text!r} is no DICOM node; allowed is AETITLE@HOST:PORT.")
+    return Node(title, title, host, int(port))
+
+
+@app.command()
+def demo(
+    once: Annotated[
+        bool, typer.Option("--once", help="Stop after the result; exit status 0 only if it is right.")
+    ] = False,
+    scans: Annotated[Path | None, typer.Option("--scans", help="Send this folder of DICOM files instead.")] = None,
+) -> None:
+    """Show the main job on this machine: a scan goes in over DICOM, a report comes out."""
+    from deploy.demo import run_demo
+
+    logs.configure("demo", level="WARNING")
+    with in_words():
+        raise typer.Exit(run_demo(once=once, scans=scans, console=console))
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,129 @@
+"""``wetread doctor``: what is wrong with this installation, in words, and what to do about it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sqlalchemy import func, select
+
+from deploy import wiring
+from deploy.settings import Settings
+from dicom_listener import orthanc, sender
+from dicom_listener.settings import Node
+from fhir_records import jobs, migrations, tables
+from fhir_records.database import Database
+from fhir_records.errors import WetreadError
+from fhir_records.model import DeliveryState, ReadState, Standing
+from inference.registry import Registry
+
+
+class Verdict(StrEnum):
+    """How bad it is."""
+
+    GOOD = "good"
+    LOOK = "look"  # nothing is lost; a person should look
+    BAD = "bad"  # something does not work
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at."""
+
+    what: str
+    verdict: Verdict
+    words: str
+
+
+def examine(settings: Settings, database: Database) -> Iterator[Check]:
+    """Look at everything, one check after another; a check that breaks is itself a finding."""
+    checks: tuple[tuple[str, Callable[[], Iterator[Check]]], ...] = (
+        ("schema", lambda: _schema(database)),
+        ("spool", lambda: _spool(settings)),
+        ("models", lambda: _models(settings)),
+        ("record", lambda: _record(database)),
+        ("peers", lambda: _peers(settings)),
+    )
+    for name, look in checks:
+        try:
+            yield from look()
+        except (WetreadError, OSError) as error:
+            yield Check(name, Verdict.BAD, str(error))
+
+
+def _schema(database: Database) -> Iterator[Check]:
+    migrations.check(database)
+    yield Check("database", Verdict.GOOD, "answers, and its schema is this version's")
+
+
+def _spool(settings: Settings) -> Iterator[Check]:
+    spool = wiring.spool_of(settings)
+    spool.check_space()
+    free = shutil.disk_usage(settings.home).free / 2**30
+    yield Check("disk", Verdict.GOOD, f"{free:.1f} GiB free for {settings.spool}")
+
+
+def _models(settings: Settings) -> Iterator[Check]:
+    registered = Registry(settings.models).list()
+    if not registered:
+        yield Check("models", Verdict.BAD, "none is registered; `wetread serve` registers those that come with it")
+        return
+    wiring.router_of(settings, registered)
+    names = ", ".join(f"{model.name} {model.version}" for model in registered)
+    yield Check("models", Verdict.GOOD, names)
+    yield Check("routes", Verdict.GOOD, f"{len(settings.file.route)} configured" if settings.file.route else "default")
+    if not wiring.viewer_is_built():
+        yield Check("viewer", Verdict.LOOK, "is not built, pages show no images: `make viewer`")
+
+
+def _record(database: Database) -> Iterator[Check]:
+    with database.session() as session:
+        failed = jobs.failed_jobs(session)
+        reads = session.scalar(select(func.count()).where(tables.Read.state == ReadState.FAILED)) or 0
+        refused = session.scalar(select(func.count()).where(tables.Delivery.state == DeliveryState.REFUSED)) or 0
+        waiting = session.scalar(select(func.count()).where(tables.Delivery.state == DeliveryState.WAITING)) or 0
+        held = session.scalar(select(func.count()).where(tables.Study.hold_reason.is_not(None))) or 0
+        conflicts = session.scalar(select(func.count()).where(tables.Instance.standing == Standing.CONFLICT)) or 0
+        quarantined = session.scalar(select(func.count()).select_from(tables.QuarantinedObject)) or 0
+        workers = jobs.living_workers(session)
+    for job in failed[:20]:
+        ids = ", ".join(f"{key} {value}" for key, value in job.ids.items())
+        yield Check(f"job {job.id}", Verdict.BAD, f"{job.name} ({ids}) was given up; try again on the page /admin")
+    yield _count("jobs given up", len(failed), "none")
+    yield _count("failed reads", reads, "none", "try again on the page /admin")
+    yield _count("refused deliveries", refused, "none", "the destination said no; see /admin")
+    yield _count("waiting deliveries", waiting, "none", "they go out when the destination answers")
+    yield _count("held studies", held, "none", "whose patient a person must settle")
+    yield _count("conflicting objects", conflicts, "none", "other pixels under a known SOP Instance UID")
+    yield _count("quarantined objects", quarantined, "none", "could not be stored as DICOM; see /admin")
+    yield Check(
+        "workers",
+        Verdict.GOOD if workers else Verdict.LOOK,
+        "alive" if workers else "none is alive; `wetread serve` or `wetread work` starts one",
+    )
+
+
+def _count(what: str, number: int, none: str, advice: str = "") -> Check:
+    if not number:
+        return Check(what, Verdict.GOOD, none)
+    return Check(what, Verdict.LOOK, f"{number}{': ' + advice if advice else ''}")
+
+
+def _peers(settings: Settings) -> Iterator[Check]:
+    for entry in settings.file.destination:
+        node = Node(entry.name, entry.ae_title, entry.host, entry.port, min(10, entry.timeout_seconds))
+        try:
+            sender.echo(node, wiring.sender_settings(settings))
+        except WetreadError as error:
+            yield Check(f"destination {entry.name}", Verdict.BAD, str(error))
+        else:
+            yield Check(f"destination {entry.name}", Verdict.GOOD, "answers C-ECHO")
+    for archive in settings.file.orthanc:
+        try:
+            orthanc.changes_since(wiring.orthanc_node(settings, archive.name), 0, limit=1)
+        except WetreadError as error:
+            yield Check(f"orthanc {archive.name}", Verdict.BAD, str(error))
+        else:
+            yield Check(f"orthanc {archive.name}", Verdict.GOOD, "answers")
