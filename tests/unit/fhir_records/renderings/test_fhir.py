@@ -232,6 +232,18 @@ def test_any_person_name_becomes_valid_fhir(name: str) -> None:
     get_fhir_model_class("Patient").model_validate(patient)
 
 
+@given(st.text(max_size=20), st.text(max_size=20), st.text(max_size=64), st.none() | st.integers(-(2**40), 2**40))
+def test_any_words_of_a_scan_become_valid_fhir(modality: str, accession: str, words: str, number: int | None) -> None:
+    """What an operator typed into modality, accession number, issuer or descriptions never stops a study."""
+    patient = replace(PATIENT, identifiers=(Identifier(accession, words),))
+    study = replace(STUDY, patient=patient, modalities=(modality,), accession_number=accession, description=words)
+    image = replace(
+        INSTANCES[0], modality=modality, series_description=words, series_number=number, instance_number=number
+    )
+    for resource in render_study(INSTALLATION, study, (image,)):
+        get_fhir_model_class(resource.type).model_validate(json.loads(resource.text))
+
+
 def test_the_study_lists_its_series_and_images_in_order() -> None:
     """Series and images are numbered as in DICOM, whatever order they came in."""
     study = rendered(PRESENT)["ImagingStudy"]
@@ -365,3 +377,15 @@ def test_instants_are_utc() -> None:
     zone = dt.timezone(dt.timedelta(hours=5, minutes=30))
     study = replace(STUDY, started_at=dt.datetime(2026, 1, 1, 1, 0, tzinfo=zone))
     assert json.loads(render_study(INSTALLATION, study, INSTANCES)[1].text)["started"] == "2025-12-31T19:30:00Z"
+
+
+def test_ids_never_change() -> None:
+    """An id is a promise to whoever stored a link: these are pinned, for this namespace and these natural keys."""
+    assert {resource.type: resource.id for resource in render_report(report_of(PRESENT))} == {
+        "Patient": "f8ea68d5-3041-517e-bab3-a7e604c9fa50",
+        "ImagingStudy": "69dc8b06-4d05-5496-a04a-df232f66c3c7",
+        "Device": "b01d7dde-7f36-5750-a2f7-6b95be9a3ff2",
+        "Observation": "50d4850c-79f7-5ca5-a948-13e019f12a92",
+        "DiagnosticReport": "5745455f-c286-5e46-bb1d-6dd565f2e988",
+        "Provenance": "545a4be3-a574-5c77-9895-a52d50e8a55f",
+    }
