@@ -26,6 +26,7 @@ from deploy.embedded_postgres import EmbeddedPostgres
 from deploy.settings import Settings, load
 from deploy.supervise import RoleSpec, Supervisor
 from dicom_listener import sender
+from dicom_listener.library import prepare_library
 from dicom_listener.settings import Node, SenderSettings
 from fhir_records import migrations
 from fhir_records.database import Database
@@ -55,6 +56,7 @@ class Role(Protocol):
 def run_role(name: str, config: Path | None, make: type[wiring.WorkRole] | type[wiring.ListenRole]) -> None:
     """Run one role in this process until SIGTERM or SIGINT."""
     logs.configure(name)
+    prepare_library()
     with in_words():
         settings = load(config)
         with wiring.open_database(settings) as database:
@@ -83,6 +85,7 @@ def web(config: Config = None) -> None:
     from web.app import create_app
 
     logs.configure("web")
+    prepare_library()
     with in_words():
         settings = load(config)
         with wiring.open_database(settings) as database:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from deploy import logs, wiring
 from deploy.settings import Settings, load
+from dicom_listener.library import prepare_library
 from fhir_records import migrations
 from fhir_records.database import Database
 from fhir_records.errors import WetreadError
@@ -36,6 +37,7 @@ def in_words() -> Iterator[None]:
 def database_of(config: Path | None) -> Iterator[tuple[Settings, Database]]:
     """The settings and the migrated database, for a command that runs once."""
     logs.configure("command", level="WARNING")
+    prepare_library()
     with in_words():
         settings = load(config)
         settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)

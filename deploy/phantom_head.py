@@ -230,7 +230,8 @@ def _cisterns(space: _Space) -> npt.NDArray[np.bool_]:
     over_insula = (np.abs(_beside_insula(space) - 3.5) < 1.3) & _insular(space)
     ambient = (np.abs(space.ellipsoid((0, 14, -22), (19, 21, 9)) - 1) < 0.09) & (space.y > 12)
     fissure = (np.abs(space.x) < 1.7) & ((space.z > 30) | ((space.z > -14) & ((space.y < -34) | (space.y > 46))))
-    return base | sylvian | over_insula | ambient | fissure
+    fluid: npt.NDArray[np.bool_] = base | sylvian | over_insula | ambient | fissure
+    return fluid
 
 
 def _cerebellum_and_stem(space: _Space, signal: Volume, fields: _Fields) -> Volume:

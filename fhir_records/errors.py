@@ -48,11 +48,19 @@ class PixelsNotReadable(WetreadError):
     """The object's pixels cannot be decoded."""
 
 
-class PeerUnavailable(WetreadError):
+class PeerError(WetreadError):
+    """The other DICOM node did not take the object."""
+
+    def __init__(self, message: str | None = None, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status  # DIMSE status (PS3.7 annex C) where there was an answer
+
+
+class PeerUnavailable(PeerError):
     """The other DICOM node does not answer, or ended the association. Sending is retried."""
 
 
-class PeerRefused(WetreadError):
+class PeerRefused(PeerError):
     """The other DICOM node answered, and refused the object."""
 
 

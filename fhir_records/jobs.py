@@ -25,7 +25,7 @@ from procrastinate.exceptions import AlreadyEnqueued, ConnectorException
 from procrastinate.worker import Worker
 from sqlalchemy import ColumnElement, Text, cast, column, literal, select, table, text
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from fhir_records.database import Database
 from fhir_records.errors import NotFound
@@ -199,7 +199,18 @@ def queue_depths(session: Session) -> Mapping[tuple[str, str], int]:
     return {(row.queue_name, row.status): row.jobs for row in rows}
 
 
-def has_job(job: Job, key: str, row_id: ColumnElement[int], *, failed_too: bool = True) -> ColumnElement[bool]:
+def living_workers(session: Session) -> int:
+    """How many workers' hearts have beaten lately, by queue loop."""
+    found = session.execute(
+        text(
+            "SELECT count(*) FROM procrastinate_workers WHERE last_heartbeat > now() - make_interval(secs => :stalled)"
+        ),
+        {"stalled": STALLED_S},
+    )
+    return int(found.scalar_one())
+
+
+def has_job(job: Job, key: str, row_id: InstrumentedAttribute[int], *, failed_too: bool = True) -> ColumnElement[bool]:
     """The condition that a job with this id is there: waiting, at work, or (``failed_too``) given up."""
     statuses = ["todo", "doing", "failed"] if failed_too else ["todo", "doing"]
     return (

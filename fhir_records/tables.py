@@ -142,6 +142,7 @@ class Study(Base):
     """An imaging study, with what decides when it is complete."""
 
     __tablename__ = "study"
+    __table_args__ = (Index("ix_study_newest", "first_seen_at", "id"),)  # the worklist's order
 
     id: Mapped[int] = _key()
     study_uid: Mapped[str] = mapped_column(unique=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["tests.peers"]
+pytest_plugins = ["tests.peers", "tests.service"]
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -94,12 +94,12 @@ def test_a_delivery_is_asked_for_once(database: Database) -> None:
         assert jobs.queue_depths(session) == {("deliveries", "todo"): 1, ("steps", "todo"): 1}
 
 
-def test_jobs_are_done_and_the_worker_stops_cleanly(database: Database, database_url: str) -> None:
+def test_jobs_are_done_and_the_worker_stops_cleanly(database: Database) -> None:
     """A worker does what waits and what comes, and ends with status 0 on SIGTERM."""
     with database.session() as session:
         for number in range(5):
             jobs.request_route(session, number)
-    with worker(database_url) as process:
+    with worker(database.url) as process:
         until(lambda: sorted(noted(database, "done")) == list(range(5)))
         with database.session() as session:
             jobs.request_read(session, 9, 1)
@@ -109,21 +109,19 @@ def test_jobs_are_done_and_the_worker_stops_cleanly(database: Database, database
         assert process.wait(20) == 0
 
 
-def test_killed_workers_lose_nothing_and_do_nothing_twice(
-    database: Database, database_url: str, impatient: None
-) -> None:
+def test_killed_workers_lose_nothing_and_do_nothing_twice(database: Database, impatient: None) -> None:
     """Workers killed at random moments leave every step done exactly once."""
     numbers = list(range(120))
     with database.session() as session:
         for number in numbers:
             jobs.request_route(session, number)
-    chance = random.Random(7)  # noqa: S311 -- moments of killing, no secrets
+    chance = random.Random(7)
     for _ in range(4):
-        with worker(database_url) as process:
+        with worker(database.url) as process:
             time.sleep(chance.uniform(0.3, 1.2))
             process.kill()
     assert len(noted(database, "done")) < len(numbers), "the workers were too fast to be killed at work"
-    with worker(database_url):
+    with worker(database.url):
 
         def swept() -> bool:
             with database.session() as session:
@@ -135,13 +133,13 @@ def test_killed_workers_lose_nothing_and_do_nothing_twice(
     assert len(noted(database, "started")) >= len(numbers)
 
 
-def test_a_job_that_costs_three_workers_is_given_up(database: Database, database_url: str, impatient: None) -> None:
+def test_a_job_that_costs_three_workers_is_given_up(database: Database, impatient: None) -> None:
     """A job under which workers keep dying ends as failed, is told of, and can be tried again."""
     given_up: list[tuple[str, int]] = []
     with database.session() as session:
         jobs.request_route(session, 1000)
     for deaths in range(1, 4):
-        with worker(database_url) as process:
+        with worker(database.url) as process:
             until(lambda: len(noted(database, "started")) == deaths)  # noqa: B023 -- waited for within the loop
             process.kill()
 
@@ -161,29 +159,29 @@ def test_a_job_that_costs_three_workers_is_given_up(database: Database, database
             jobs.retry_job(session, failed.id)
 
 
-def test_a_live_workers_jobs_are_left_alone(database: Database, database_url: str) -> None:
+def test_a_live_workers_jobs_are_left_alone(database: Database) -> None:
     """A sweep while a worker's heart beats finds nothing, however long the job takes."""
     with database.session() as session:
         jobs.request_route(session, 1000)
-    with worker(database_url):
+    with worker(database.url):
         until(lambda: noted(database, "started") == [1000])
         time.sleep(1)
         with database.session() as session:
             assert jobs.sweep_stalled(session, nobody) == 0
 
 
-def test_a_worker_whose_row_is_gone_exits(database: Database, database_url: str) -> None:
+def test_a_worker_whose_row_is_gone_exits(database: Database) -> None:
     """A worker that was taken for dead does not work on without a heartbeat: it ends, to be started again."""
-    with worker(database_url) as process:
+    with worker(database.url) as process:
         until(lambda: _workers(database) == len(jobs.CONCURRENCY))
         with database.session() as session:
             session.execute(text("DELETE FROM procrastinate_workers"))
         assert process.wait(30) == 1
 
 
-def test_a_job_whose_end_was_not_written_is_put_back(database: Database, database_url: str, impatient: None) -> None:
+def test_a_job_whose_end_was_not_written_is_put_back(database: Database, impatient: None) -> None:
     """A job that stays "doing" under a living worker that no longer does it is found and done again."""
-    with worker(database_url):
+    with worker(database.url):
         until(lambda: _workers(database) == len(jobs.CONCURRENCY))
         with database.session() as session:
             jobs.request_route(session, 3)
@@ -203,21 +201,19 @@ def test_a_job_whose_end_was_not_written_is_put_back(database: Database, databas
         until(swept, 45)
 
 
-def test_a_worker_whose_connections_are_cut_goes_on_or_exits(
-    database: Database, database_url: str, impatient: None
-) -> None:
+def test_a_worker_whose_connections_are_cut_goes_on_or_exits(database: Database, impatient: None) -> None:
     """When the database drops all connections, what was asked for is done in the end, by it or by its successor."""
     with database.session() as session:
         for number in range(60):
             jobs.request_route(session, number)
-    with worker(database_url) as first:
+    with worker(database.url) as first:
         until(lambda: len(noted(database, "done")) > 5)
         _cut_others(database)
         while first.poll() is None and len(noted(database, "done")) < 60:
             with database.session() as session:
                 jobs.sweep_stalled(session, nobody)
             time.sleep(0.2)
-        with worker(database_url):
+        with worker(database.url):
 
             def swept() -> bool:
                 with database.session() as session:

@@ -187,6 +187,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("study_uid", name=op.f("uq_study_study_uid")),
     )
     op.create_index(op.f("ix_study_accession_number"), "study", ["accession_number"], unique=False)
+    op.create_index("ix_study_newest", "study", ["first_seen_at", "id"], unique=False)
     op.create_index(op.f("ix_study_open_since"), "study", ["open_since"], unique=False)
     op.create_index(op.f("ix_study_patient_id"), "study", ["patient_id"], unique=False)
     op.create_index(op.f("ix_study_started_at"), "study", ["started_at"], unique=False)

@@ -66,7 +66,7 @@ def story() -> Iterator[Callable[..., int]]:
         def thread() -> None:
             try:
                 tell()
-            except Exception as error:  # noqa: BLE001 - it is raised again where pytest sees it
+            except Exception as error:
                 faults.append(error)
             finally:
                 os.kill(os.getpid(), signal.SIGTERM)

@@ -45,7 +45,7 @@ def test_a_uid_is_the_same_for_the_same_parts_and_fits_dicom(parts: list[str]) -
 
 
 def test_parts_do_not_run_together() -> None:
-    """ "ab", "c" and "a", "bc" are different parts."""
+    """The parts ab and c give another UID than a and bc."""
     assert identities.name_uid(NAMESPACE, "ab", "c") != identities.name_uid(NAMESPACE, "a", "bc")
 
 

@@ -1,0 +1,34 @@
+"""When a study is complete."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+
+from dicom_listener.arrivals import CompletionRules, judge
+from fhir_records.store.arrivals import OpenStudy
+
+NOW = dt.datetime(2026, 11, 20, 12, 0, tzinfo=dt.UTC)
+RULES = CompletionRules(idle_seconds=60, max_seconds=3600)
+
+
+@pytest.mark.parametrize(
+    ("open_for", "quiet_for", "associations", "complete"),
+    [
+        (100, 59, 0, False),
+        (100, 60, 0, True),
+        (100, 99, 1, False),
+        (3599, 500, 1, False),
+        (3600, 500, 1, True),
+        (3600, 0, 2, True),
+    ],
+)
+def test_complete_when_quiet_and_released_or_open_too_long(
+    open_for: int, quiet_for: int, associations: int, complete: bool
+) -> None:
+    """Nothing for the idle time and no sender open, or the longest time after the first image whatever is open."""
+    study = OpenStudy(
+        1, "1.2", NOW - dt.timedelta(seconds=open_for), NOW - dt.timedelta(seconds=quiet_for), associations
+    )
+    assert (judge(study, RULES, NOW) is not None) is complete

@@ -1,0 +1,68 @@
+"""The same object again."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
+
+from dicom_listener.description import describe
+from dicom_listener.received import file_header
+from dicom_listener.sameness import Sameness, compare
+from tests.unit.dicom_listener.objects import RECEIVED_AT, as_file, encoded, image, received
+
+
+def _stored(folder: Path, name: str, ds: Dataset, syntax: str) -> tuple[Path, str]:
+    path, data = folder / name, encoded(ds, syntax)
+    path.write_bytes(file_header(received(ds, syntax)) + data)
+    return path, describe(data, received(ds, syntax), RECEIVED_AT.tzinfo).arrival.pixels_sha256  # type: ignore[arg-type]
+
+
+def _compared(folder: Path, one: Dataset, two: Dataset, syntaxes: tuple[str, str]) -> Sameness:
+    first, first_pixels = _stored(folder, "one", one, syntaxes[0])
+    second, second_pixels = _stored(folder, "two", two, syntaxes[1])
+    return compare(first, second, first_pixels, second_pixels)
+
+
+PLAIN = (ExplicitVRLittleEndian, ExplicitVRLittleEndian)
+
+
+@pytest.mark.parametrize("other", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian])
+def test_another_encoding_is_the_same_object(tmp_path: Path, other: str) -> None:
+    """Only the encoding differs: the same."""
+    ds = image()
+    assert _compared(tmp_path, ds, copy.deepcopy(ds), (ExplicitVRLittleEndian, other)) is Sameness.SAME
+
+
+def test_lossless_compression_is_the_same_object(tmp_path: Path) -> None:
+    """Compressed and native pixels are compared decoded."""
+    ds = image()
+    packed = copy.deepcopy(ds)
+    as_file(packed)
+    packed.compress(RLELossless, generate_instance_uid=False)
+    assert _compared(tmp_path, ds, packed, (ExplicitVRLittleEndian, RLELossless)) is Sameness.SAME
+
+
+@pytest.mark.parametrize("changed", [{"PatientName": "Test^Two"}, {"PatientID": "PAT2"}, {"StudyDescription": "new"}])
+def test_other_header_is_a_version(tmp_path: Path, changed: dict[str, Any]) -> None:
+    """The same pixels with something else said about them are no copy."""
+    ds = image()
+    other = copy.deepcopy(ds)
+    for keyword, value in changed.items():
+        setattr(other, keyword, value)
+    assert _compared(tmp_path, ds, other, PLAIN) is Sameness.HEADER_DIFFERS
+
+
+def test_other_pixels_are_a_conflict(tmp_path: Path) -> None:
+    """One changed pixel is enough."""
+    ds = image()
+    other = copy.deepcopy(ds)
+    other.PixelData = bytes([9]) + ds.PixelData[1:]
+    assert _compared(tmp_path, ds, other, PLAIN) is Sameness.PIXELS_DIFFER
+    as_file(other)
+    other.compress(RLELossless, generate_instance_uid=False)
+    assert _compared(tmp_path, ds, other, (ExplicitVRLittleEndian, RLELossless)) is Sameness.PIXELS_DIFFER

@@ -1,0 +1,49 @@
+"""How values are said on the pages."""
+
+from __future__ import annotations
+
+import datetime as dt
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from web import words
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("Doe^Jane", "Doe, Jane"),
+        ("Doe^Jane^Mary^Dr.^PhD", "Doe, Jane Mary, Dr., PhD"),
+        ("DOE", "DOE"),
+        ("Yamada^Tarou=山田^太郎=やまだ^たろう", "Yamada, Tarou (山田, 太郎)"),
+        ("=山田^太郎", "山田, 太郎"),
+        ("", "No name given"),
+        ("^^^^", "No name given"),
+        ("a^b^c^d^e^f^g", "a, b c, d, e"),
+    ],
+)
+def test_names_are_written_as_people_write_them(value: str, said: str) -> None:
+    """Components and component groups of a DICOM person name, whole, partial, empty or too many."""
+    assert words.person_name(value) == said
+
+
+@pytest.mark.parametrize(
+    ("number", "said"), [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (12000, "12 kB"), (3_400_000, "3.4 MB")]
+)
+def test_sizes_have_a_fitting_unit(number: int, said: str) -> None:
+    """One decimal below ten, none above."""
+    assert words.size(number) == said
+
+
+def test_instants_are_said_in_the_sites_zone() -> None:
+    """UTC in, the site's clock out; nothing for no instant."""
+    say = words.clock(ZoneInfo("Asia/Kolkata"))
+    assert say(dt.datetime(2026, 11, 20, 20, 0, tzinfo=dt.UTC)) == "21 Nov 2026, 01:30"
+    assert say(None) == ""
+
+
+@pytest.mark.parametrize(("value", "shown"), [(0.9312, 93.1), (1.2, 100.0), (-0.1, 0.0)])
+def test_a_meter_stays_within_its_scale(value: float, shown: float) -> None:
+    """0 to 100, whatever comes."""
+    assert words.percent(value) == shown

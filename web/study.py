@@ -1,0 +1,129 @@
+"""The page of one study: what was found beside the images it was found in, and where it went."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import RedirectResponse, Response
+
+from fhir_records import audit, jobs
+from fhir_records.database import Database
+from fhir_records.model import AuditEntry, DeliveryState, ImageRef, Role
+from fhir_records.renderings import plain_words
+from fhir_records.store.study_page import (
+    StudyPage,
+    delivery_in_study,
+    read_in_study,
+    study_document,
+    study_page,
+)
+from web.auth import Auth, person_of, require_role
+from web.pages import VIEWER_POLICY, Pages
+from web.sr_text import read_report
+from web.worklist import etag
+
+SR = "dicom_sr"
+KINDS = {SR: "DICOM SR"}
+MAY_RETRY = (Role.RADIOLOGIST, Role.ADMIN)
+STUCK = (DeliveryState.WAITING, DeliveryState.REFUSED)
+
+
+def study_router(auth: Auth, pages: Pages, database: Database) -> APIRouter:
+    """The study page, its refreshing part, its structured reports, and "try again"."""
+    router = APIRouter(
+        prefix="/studies/{study_uid}",
+        include_in_schema=False,
+        dependencies=[Depends(auth.person), Depends(auth.csrf)],
+    )
+
+    @router.get("")
+    def page(request: Request, study_uid: str) -> Response:
+        with database.session() as session:
+            content = study_page(session, study_uid)
+            audit.record(session, _entry(request, "study viewed", study_uid))
+        response = pages.page(request, "study.html", **_context(request, content))
+        response.headers["Content-Security-Policy"] = VIEWER_POLICY
+        return response
+
+    @router.get("/finding")
+    def finding(request: Request, study_uid: str) -> Response:
+        # Part of a page whose viewing was written down when it was opened.
+        with database.session() as session:
+            content = study_page(session, study_uid)
+        tag = etag(content, pages.settings.version)
+        if request.headers.get("if-none-match") == tag:
+            return Response(status_code=304, headers={"ETag": tag})
+        response = pages.page(request, "finding.html", **_context(request, content))
+        response.headers["ETag"] = tag
+        return response
+
+    @router.get("/sr/{document_id}")
+    def report(request: Request, study_uid: str, document_id: int) -> Response:
+        with database.session() as session:
+            document = study_document(session, study_uid, document_id, SR)
+            audit.record(session, _entry(request, "report downloaded", study_uid, document_id=document_id))
+        name = f"wetread-sr-{document.id}.dcm"
+        return Response(
+            document.content,
+            media_type="application/dicom",
+            headers={"Content-Disposition": f'attachment; filename="{name}"'},
+        )
+
+    @router.get("/sr/{document_id}/text")
+    def report_text(request: Request, study_uid: str, document_id: int) -> Response:
+        with database.session() as session:
+            content = study_page(session, study_uid)
+            document = study_document(session, study_uid, document_id, SR)
+            audit.record(session, _entry(request, "report viewed", study_uid, document_id=document_id))
+        text = read_report(document.content)
+        return pages.page(request, "sr.html", study=content.study, document=document, report=text)
+
+    @router.post("/reads/{read_id}/retry")
+    def retry_read(request: Request, study_uid: str, read_id: int) -> Response:
+        require_role(person_of(request), *MAY_RETRY)
+        with database.session() as session:
+            jobs.retry_read(session, read_in_study(session, study_uid, read_id).id)
+            audit.record(session, _entry(request, "read tried again", study_uid, read_id=read_id))
+        return RedirectResponse(f"/studies/{study_uid}", status_code=303)
+
+    @router.post("/deliveries/{delivery_id}/retry")
+    def retry_delivery(request: Request, study_uid: str, delivery_id: int) -> Response:
+        require_role(person_of(request), *MAY_RETRY)
+        with database.session() as session:
+            jobs.retry_delivery(session, delivery_in_study(session, study_uid, delivery_id).id)
+            audit.record(session, _entry(request, "delivery tried again", study_uid, delivery_id=delivery_id))
+        return RedirectResponse(f"/studies/{study_uid}", status_code=303)
+
+    def _context(request: Request, content: StudyPage) -> dict[str, Any]:
+        person = person_of(request)
+        return {
+            "content": content,
+            "study": content.study,
+            "tag": etag(content, pages.settings.version),
+            "positions": {image.sop_uid: image for image in content.key_images},
+            "key_images": json.dumps(key_images(content)),
+            "headline": plain_words.headline,
+            "probability_words": plain_words.probability_words,
+            "may_retry": person.user.role in MAY_RETRY,
+            "kinds": KINDS,
+            "SR": SR,
+            "stuck": STUCK,
+        }
+
+    return router
+
+
+def key_images(content: StudyPage) -> Sequence[dict[str, str | int | None]]:
+    """The key images of the findings that stand, the most telling first, as the viewer wants them."""
+    references: dict[ImageRef, None] = {}
+    for history in content.current if content.reads else ():
+        if history.newest is not None and history.newest.result.finding is not None:
+            references.update(dict.fromkeys(history.newest.result.finding.key_images))
+    return [{"series_uid": ref.series_uid, "sop_uid": ref.sop_uid, "frame": ref.frame} for ref in references]
+
+
+def _entry(request: Request, action: str, study_uid: str, **detail: int) -> AuditEntry:
+    return AuditEntry(action=action, actor=person_of(request).user.username, study_uid=study_uid, detail=detail)

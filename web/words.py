@@ -1,0 +1,78 @@
+"""How values are said to people on the pages: names, times, sizes."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Callable
+from zoneinfo import ZoneInfo
+
+from fhir_records.model import ClassProbability, Presence
+
+SEX_WORDS = {"M": "male", "F": "female", "O": "other"}  # PS3.3 PatientSex
+
+
+def person_name(value: str) -> str:
+    """A DICOM person name (PS3.5 section 6.2.1) as people write it: "Doe, Jane M, Dr"; other scripts in brackets."""
+    groups = [words for words in (_component_group(group) for group in value.split("=")[:3]) if words]
+    if not groups:
+        return "No name given"
+    first, *others = groups
+    # The phonetic group only repeats the sound of the ideographic one.
+    return f"{first} ({others[0]})" if others else first
+
+
+def _component_group(group: str) -> str:
+    family, given, middle, prefix, suffix = [*(part.strip() for part in group.split("^")), "", "", "", "", ""][:5]
+    forenames = " ".join(part for part in (given, middle) if part)
+    return ", ".join(part for part in (family, forenames, prefix, suffix) if part)
+
+
+def sex_words(value: str) -> str:
+    """PatientSex in a word, or "sex not given"."""
+    return SEX_WORDS.get(value, "sex not given")
+
+
+def percent(value: float) -> float:
+    """A probability as the number that a meter shows, 0 to 100 with one decimal."""
+    return round(max(0.0, min(1.0, value)) * 100, 1)
+
+
+def nobreak(text: str) -> str:
+    """``text`` with its percent signs kept beside their numbers."""
+    return text.replace(" %", "\u00a0%")
+
+
+def count(number: int, noun: str, plural: str | None = None) -> str:
+    """A number with its noun: "1 image", "2 images"."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def size(number_of_bytes: int) -> str:
+    """A number of bytes in the largest unit that keeps it above 1."""
+    value = float(number_of_bytes)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "bytes" or value >= 10 else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def clock(zone: ZoneInfo) -> Callable[[dt.datetime | None], str]:
+    """A function that says an instant in ``zone``, "20 Nov 2026, 18:32"; the zone is named once a page."""
+
+    def say(instant: dt.datetime | None) -> str:
+        return "" if instant is None else f"{instant.astimezone(zone):%-d %b %Y, %H:%M}"
+
+    return say
+
+
+def day(value: dt.date | None) -> str:
+    """A date, "3 May 1961"; empty where there is none."""
+    return "" if value is None else f"{value:%-d %b %Y}"
+
+
+def answer_words(answer: ClassProbability) -> str:
+    """One of the answers that a model weighed: "Glioma", "No neoplasm"."""
+    name = re.sub(r"\s*\((disorder|finding|morphologic abnormality)\)$", "", answer.code.meaning)
+    return f"No {name[:1].lower()}{name[1:]}" if answer.presence is Presence.ABSENT else name

@@ -1,0 +1,1 @@
+"""What happens to a study, step by step: route, read, render, deliver."""

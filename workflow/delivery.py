@@ -1,0 +1,62 @@
+"""One attempt to bring one document to one destination, and what came of it."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from fhir_records.database import Database
+from fhir_records.errors import PeerRefused, PeerUnavailable
+from fhir_records.model import DeliveryState
+from fhir_records.store import deliveries
+
+log = structlog.get_logger(__name__)
+
+# Sends the bytes of a PS3.10 file. Gives the success status of the peer, and what it said.
+# Raises PeerRefused or PeerUnavailable.
+Send = Callable[[bytes], tuple[int, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """The job: send a waiting document. The bytes are the ones first rendered, however often they are sent."""
+
+    database: Database
+    senders: Mapping[str, Send]  # by name of the destination
+    now: Callable[[], dt.datetime]
+
+    def __call__(self, delivery_id: int) -> None:
+        """Make one attempt; nothing happens where the delivery waits no longer."""
+        with self.database.session() as session:
+            found = deliveries.waiting(session, delivery_id)
+        if found is None:
+            return
+        delivery, document = found
+        started = self.now()
+        state, status, detail = self._attempt(delivery.destination, document.content)
+        with self.database.session() as session:
+            deliveries.note_attempt(
+                session,
+                delivery_id,
+                started_at=started,
+                finished_at=self.now(),
+                state=state,
+                status=status,
+                detail=detail,
+            )
+        log.info("delivery attempted", destination=delivery.destination, state=state.value, status=status)
+
+    def _attempt(self, destination: str, content: bytes) -> tuple[DeliveryState, int | None, str]:
+        send = self.senders.get(destination)
+        if send is None:
+            return DeliveryState.WAITING, None, "No destination of this name is configured."
+        try:
+            status, detail = send(content)
+        except PeerUnavailable as error:
+            return DeliveryState.WAITING, None, str(error)
+        except PeerRefused as error:
+            return DeliveryState.REFUSED, None, str(error)
+        return DeliveryState.DELIVERED, status, detail

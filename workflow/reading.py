@@ -1,0 +1,203 @@
+"""A queued read becomes a result: the model's answer, put into the record's words."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+from sqlalchemy.orm import Session
+
+from fhir_records import audit
+from fhir_records.database import Database
+from fhir_records.errors import ModelFailed
+from fhir_records.identities import log_id, name_uid
+from fhir_records.jobs import request_rendering
+from fhir_records.model import (
+    Algorithm,
+    AuditEntry,
+    ClassProbability,
+    Code,
+    Finding,
+    ImageRef,
+    Installation,
+    Instance,
+    Presence,
+    ReadState,
+    Refusal,
+)
+from fhir_records.store import results, studies
+from inference.answers import Answer, Classified, Concept, Refused
+from inference.reading import ImageFile
+from inference.registry import RegisteredModel
+
+log = structlog.get_logger(__name__)
+
+MAX_ATTEMPTS = 3
+FIRST_WAIT = dt.timedelta(seconds=10)
+
+
+class Reader(Protocol):
+    """What reads: `inference.runner.ModelRunner`, or a stand-in for it."""
+
+    def read(self, model: RegisteredModel, images: Sequence[ImageFile]) -> Answer:
+        """The model's answer for these images. Raises ModelFailed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadStudy:
+    """The job: read one revision with one model. A second reader changes nothing."""
+
+    database: Database
+    reader: Reader
+    models: Mapping[str, RegisteredModel]  # by name
+    installation: Installation
+    path_of: Callable[[str], Path]  # a file key's place on the disk
+    now: Callable[[], dt.datetime]
+
+    def __call__(self, read_id: int) -> None:
+        """Do the read with this number; nothing happens where it is done, or was given up."""
+        with self.database.session() as session:
+            row = results.read_row(session, read_id, lock=True)
+            if row.state not in (ReadState.QUEUED, ReadState.READING):
+                return
+            row.state, row.attempts, row.started_at = ReadState.READING, row.attempts + 1, self.now()
+            row.next_attempt_at = None
+            study_uid, name, version = row.study.study_uid, row.model, row.model_version
+            instances = studies.revision_instances(session, row.study, row.revision)
+        model = self.models.get(name)
+        try:
+            if model is None or model.version != version:
+                raise ModelFailed(f"The model {name} {version} is not registered on this machine.")
+            answer = self.reader.read(model, [self._file(instance) for instance in instances])
+        except ModelFailed as error:
+            self._failed(read_id, str(error))
+            return
+        except Exception as error:  # boundary: whatever breaks one study's read must not stop the others'
+            log.exception("read broke", study=log_id(study_uid), error=type(error).__name__)
+            self._failed(read_id, "An unexpected error stopped the read; the log has the details.")
+            return
+        self._write(read_id, study_uid, model, answer, instances)
+
+    def _file(self, instance: Instance) -> ImageFile:
+        return ImageFile(
+            path=str(self.path_of(instance.file_key)),
+            series_uid=instance.series_uid,
+            sop_uid=instance.sop_uid,
+            sop_class_uid=instance.sop_class_uid,
+        )
+
+    def _write(
+        self, read_id: int, study_uid: str, model: RegisteredModel, answer: Answer, instances: Sequence[Instance]
+    ) -> None:
+        finding = finding_of(answer, model, self.installation, study_uid) if isinstance(answer, Classified) else None
+        refusal = refusal_of(answer, model) if isinstance(answer, Refused) else None
+        with self.database.session() as session:
+            row = results.read_row(session, read_id, lock=True)
+            result_id = results.add_result(
+                session,
+                read_id,
+                finding=finding,
+                refusal=refusal,
+                algorithm=algorithm_of(model),
+                images_read=images_read(answer, instances),
+                created_at=self.now(),
+            )
+            if result_id is None:
+                return  # another reader was faster, and its result stands
+            row.state = ReadState.READ if finding else ReadState.REFUSED
+            row.error, row.finished_at = None, self.now()
+            request_rendering(session, result_id, priority=row.priority)
+            audit.record(
+                session,
+                AuditEntry(
+                    action="read",
+                    actor=f"{model.name} {model.version}",
+                    study_uid=study_uid,
+                    detail={"read": read_id, "state": row.state.value},
+                ),
+            )
+        log.info("study read", study=log_id(study_uid), model=model.name, state="read" if finding else "refused")
+
+    def _failed(self, read_id: int, words: str) -> None:
+        with self.database.session() as session:
+            note_failure(session, read_id, words, self.now())
+
+
+def note_failure(session: Session, read_id: int, words: str, now: dt.datetime) -> None:
+    """Write down that a read came to nothing: it is tried again later, or shown as failed after the last time."""
+    row = results.read_row(session, read_id, lock=True)
+    if row.state not in (ReadState.QUEUED, ReadState.READING):
+        return
+    row.error = words
+    if row.attempts >= MAX_ATTEMPTS:
+        row.state, row.finished_at, row.next_attempt_at = ReadState.FAILED, now, None
+        log.error("read failed", read=read_id, attempts=row.attempts, why=words)
+    else:
+        row.state, row.next_attempt_at = ReadState.QUEUED, now + FIRST_WAIT * 3 ** (row.attempts - 1)
+        log.warning("read is tried again", read=read_id, attempts=row.attempts, why=words)
+
+
+def algorithm_of(model: RegisteredModel) -> Algorithm:
+    """The model as the record names it."""
+    return Algorithm(
+        name=model.name,
+        version=model.version,
+        title=model.title,
+        manufacturer=model.manufacturer,
+        device_uid=model.device_uid,
+        weights_sha256=model.weights_sha256,
+    )
+
+
+def finding_of(answer: Classified, model: RegisteredModel, installation: Installation, study_uid: str) -> Finding:
+    """The model's answer as the record's finding.
+
+    Its tracking identifier stays the same over all revisions of the study and versions of the model: it is the one
+    thing that this model says of this study (PS3.16 TID 4108).
+    """
+    classes = {entry.label: entry for entry in model.contract.classes}
+    return Finding(
+        label=answer.label,
+        code=_code(answer.code),
+        presence=Presence(answer.presence),
+        probability=answer.probability,
+        site=_code(answer.site),
+        key_images=tuple(ImageRef(*image) for image in answer.key_images),
+        limits=answer.limits,
+        alternatives=tuple(
+            ClassProbability(
+                label=alternative.label,
+                code=_code(classes[alternative.label].code),
+                presence=Presence(classes[alternative.label].presence),
+                probability=alternative.probability,
+            )
+            for alternative in answer.alternatives
+        ),
+        tracking_id=f"{model.name} 1",
+        tracking_uid=name_uid(installation.namespace, study_uid, model.name, "finding", 1),
+    )
+
+
+def refusal_of(answer: Refused, model: RegisteredModel) -> Refusal:
+    """The model's refusal as the record's."""
+    question = model.contract.question
+    return Refusal(code=answer.code, sentence=answer.sentence, question=_code(question.code), site=_code(question.site))
+
+
+def images_read(answer: Answer, instances: Sequence[Instance]) -> tuple[ImageRef, ...]:
+    """The images that the model was shown: those of the series that it chose."""
+    if isinstance(answer, Refused):
+        return ()
+    return tuple(
+        ImageRef(instance.series_uid, instance.sop_uid, instance.sop_class_uid)
+        for instance in instances
+        if instance.series_uid == answer.series_uid
+    )
+
+
+def _code(concept: Concept) -> Code:
+    return Code(scheme=concept.scheme, value=concept.value, meaning=concept.meaning)
