@@ -1,0 +1,1 @@
+"""Benchmarks: measured against peers in one run, never asserted."""

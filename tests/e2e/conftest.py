@@ -1,0 +1,153 @@
+"""A running web server on a seeded record, and headless Chromium to look at it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+import uvicorn
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from fhir_records.database import Database
+from fhir_records.model import DeliveryState, Role
+from fhir_records.store import users
+from fhir_records.tables import Document
+from tests import seed
+from tests.integration.conftest import database, database_url, postgres_server  # noqa: F401  # fixtures shared
+from tests.peers import free_port
+from web.app import create_app
+from web.settings import WebSettings
+
+PASSWORD = "correct horse battery"
+ARTEFACTS = Path(__file__).resolve().parents[1] / "artefacts"
+CHROMIUM_ARGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--enable-unsafe-swiftshader",
+    "--disable-background-networking",
+    "--no-first-run",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+@dataclass(slots=True)
+class Site:
+    """A running installation's pages."""
+
+    url: str
+    database: Database
+    spool: Path
+    study: seed.Seeded | None = None
+
+
+@pytest.fixture
+def site(database: Database, tmp_path: Path) -> Iterator[Site]:  # noqa: F811  # the fixture imported above
+    """The pages on a port of their own, with an account of each role and no studies."""
+    port = free_port()
+    settings = WebSettings(
+        public_url=f"http://127.0.0.1:{port}",
+        spool_root=tmp_path,
+        statement="Not a certified medical device. For evaluation.",
+        timezone=ZoneInfo("Asia/Kolkata"),
+        version="0.0-test",
+        min_free_bytes=0,
+        min_free_percent=0,
+    )
+    with database.session() as session:
+        for role in Role:
+            users.add(session, role.value, PASSWORD, role, role.value.capitalize())
+    config = uvicorn.Config(create_app(settings, database), port=port, log_level="warning", lifespan="off")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield Site(f"http://127.0.0.1:{port}", database, tmp_path)
+    server.should_exit = True
+    thread.join(timeout=10)
+
+
+@pytest.fixture
+def seeded_site(site: Site) -> Site:
+    """The pages with a study in every state, the first of them with real images and a real report."""
+    with site.database.session() as session:
+        made = seed.every_state(session)
+        study = seed.read_study(session, 9, delivery=DeliveryState.WAITING)
+        evidence = seed.write_images(site.spool, session, study.study_id)
+        document = session.get_one(Document, study.document_id)
+        assert study.result_id is not None
+        document.content = seed.rendered_report(session, study.result_id, evidence)
+        assert made
+    site.study = study
+    return site
+
+
+@dataclass(slots=True)
+class Visitor:
+    """A person before a browser, and what the browser complained of."""
+
+    page: Page
+    site: Site
+    complaints: list[str] = field(default_factory=list)
+
+    def log_in(self, role: Role = Role.RADIOLOGIST) -> None:
+        """Log in by the page."""
+        self.page.goto(f"{self.site.url}/login")
+        self.page.get_by_label("Username").fill(role.value)
+        self.page.get_by_label("Password").fill(PASSWORD)
+        self.page.get_by_role("button", name="Log in").click()
+        self.page.wait_for_url(f"{self.site.url}/")
+
+    def picture(self, name: str) -> None:
+        """Keep what is seen, for people to look at; nothing sticks out to the side."""
+        viewport = self.page.viewport_size
+        assert viewport and self.page.evaluate("document.documentElement.scrollWidth") <= viewport["width"], name
+        ARTEFACTS.mkdir(exist_ok=True)
+        self.page.screenshot(path=ARTEFACTS / f"{name}.png", full_page=True)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Headless Chromium: ``WETREAD_TEST_CHROMIUM``, or the one on the PATH."""
+    program = os.environ.get("WETREAD_TEST_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        pytest.skip("SKIPPED LOUDLY: Chromium is not installed (Debian: apt install chromium)")
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=program, args=list(CHROMIUM_ARGS))
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Callable[..., Visitor]]:
+    """Sits a visitor down before a browser of their own: ``visit(site, width=…, dark=…)``."""
+    contexts: list[BrowserContext] = []
+
+    def sit_down(site: Site, *, width: int = 1440, height: int = 900, dark: bool = False) -> Visitor:
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light"
+        )
+        contexts.append(context)
+        visitor = Visitor(context.new_page(), site)
+        visitor.page.on("pageerror", lambda error: visitor.complaints.append(f"error: {error}"))
+        visitor.page.on(
+            "console",
+            lambda message: (
+                visitor.complaints.append(f"{message.type}: {message.text}")
+                if message.type == "error" or "Content Security Policy" in message.text
+                else None
+            ),
+        )
+        return visitor
+
+    yield sit_down
+    for context in contexts:
+        context.close()
