@@ -7,7 +7,6 @@ Absolute figures are this machine's. What can be compared is the share beyond th
 
 from __future__ import annotations
 
-import os
 import re
 import statistics
 import sys
@@ -107,7 +106,7 @@ def memory(service: Service) -> dict[str, float]:
         pss = re.search(r"^Pss:\s+(\d+) kB", rollup, re.MULTILINE)
         if pss is None:
             continue
-        if "postgres" in words[0] and str(service.home) in "".join(words) + os.readlink(entry / "cwd"):
+        if "postgres" in words[0] and str(service.home) in "".join(words) + str((entry / "cwd").readlink()):
             name = "database, all processes"
         elif ours and "deploy.cli" in words:
             name = words[words.index("deploy.cli") + 1]

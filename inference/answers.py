@@ -1,0 +1,83 @@
+"""What a model says of a study: a classification, or a refusal in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+
+class Concept(NamedTuple):
+    """A coded concept (PS3.3 section 8)."""
+
+    scheme: str  # coding scheme designator
+    value: str
+    meaning: str
+
+
+class KeyImage(NamedTuple):
+    """One image, or one frame of it, that the answer rests on."""
+
+    series_uid: str
+    sop_uid: str
+    sop_class_uid: str
+    frame: int | None  # from 1; None: a single-frame image
+
+
+class Alternative(NamedTuple):
+    """What else it could have been, and how likely the model held that."""
+
+    label: str
+    probability: float  # 0 to 1; over all classes they add up to 1
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The model did not read the study, and why."""
+
+    code: str  # modality, no-images, no-readable-images, too-few-images, image-type, anatomy, matrix, photometric
+    sentence: str  # "Not read, because …"
+
+
+@dataclass(frozen=True, slots=True)
+class Classified:
+    """One study-level answer."""
+
+    label: str  # the class, as the model names it
+    wording: str  # the finding in plain words; says "no" where it means no
+    code: Concept  # what was looked for
+    presence: str  # present | absent: whether it is there
+    probability: float  # calibrated, 0 to 1, of this answer
+    site: Concept
+    key_images: tuple[KeyImage, ...]  # most telling first, three at most
+    limits: tuple[str, ...]  # sentences: what weakens the answer
+    alternatives: tuple[Alternative, ...]  # every class, most likely first, the answer itself among them
+    images_read: int  # images or frames that were decoded and shown to the model
+    series_uid: str  # the series that was read
+
+
+Answer = Refused | Classified
+
+
+def answer_to_json(answer: Answer) -> dict[str, Any]:
+    """The answer as JSON values; `answer_from_json` is its inverse."""
+    return {"kind": type(answer).__name__.lower(), **asdict(answer)}
+
+
+def answer_from_json(values: Mapping[str, Any]) -> Answer:
+    """The answer that `answer_to_json` wrote. Raises KeyError, TypeError or ValueError for anything else."""
+    fields = {key: value for key, value in values.items() if key != "kind"}
+    if values["kind"] == "refused":
+        return Refused(**fields)
+    if values["kind"] != "classified":
+        raise ValueError(f"kind is {values['kind']!r}; 'refused' and 'classified' are allowed.")
+    return Classified(
+        **{
+            **fields,
+            "code": Concept(*fields["code"]),
+            "site": Concept(*fields["site"]),
+            "key_images": tuple(KeyImage(*image) for image in fields["key_images"]),
+            "limits": tuple(fields["limits"]),
+            "alternatives": tuple(Alternative(*alternative) for alternative in fields["alternatives"]),
+        }
+    )

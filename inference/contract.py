@@ -1,0 +1,240 @@
+"""`contract.toml`: what a model may be shown, what it answers, and what it may use. Read once, checked whole."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, NoReturn
+
+from fhir_records.errors import BundleError
+from inference.answers import Concept
+from inference.preprocess import PreprocessSettings
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{1,62}")
+_PRESENCE = ("present", "absent")
+_EXPECTABLE = ("contrast_agent", "body_part")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelClass:
+    """One output of the network, and what it means."""
+
+    label: str  # also the name of its folder of training images
+    wording: str  # the finding in plain words
+    presence: str  # present | absent
+    code: Concept
+    site: Concept
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What the model looks for: said where it could not look."""
+
+    code: Concept
+    site: Concept
+
+
+@dataclass(frozen=True, slots=True)
+class Required:
+    """Without these an image is not shown to the model. Empty tuples demand nothing."""
+
+    modality: tuple[str, ...]  # Modality (0008,0060)
+    sop_class: tuple[str, ...]  # SOP Class UIDs
+    photometric: tuple[str, ...]  # Photometric Interpretation (0028,0004)
+    image_type_excluded: tuple[str, ...]  # values that ImageType (0008,0008) may not hold
+    body_part: tuple[str, ...]  # allowed values of BodyPartExamined (0018,0015), where one is given
+    anatomy: str  # the same in words, for the refusal
+    min_images: int  # images or frames in the series
+    min_matrix: int  # pixels: the shorter of Rows and Columns
+    min_head_images: int  # images in which something like a head is seen
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the training images had: where a study has it not, the answer is limited, in these words."""
+
+    attribute: str  # contrast_agent | body_part: the limit is stated where it is empty
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Familiarity:
+    """How strange a series may look to the network: the median of its slices' distances from the training images.
+
+    A distance is the squared Mahalanobis distance of the network's last features, divided by their number (Lee et al.,
+    NeurIPS 2018, with one mean for all classes).
+    """
+
+    usual: float  # above it the answer is limited: 95 % of the calibration images are below
+    limit: float  # above it the series is refused: 99 % are below
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """All that Wetread needs to know of a model beside its network."""
+
+    name: str
+    version: str
+    title: str
+    manufacturer: str
+    question: Question
+    classes: tuple[ModelClass, ...]  # in the order of the network's outputs
+    required: Required
+    expected: tuple[Expected, ...]
+    limits: tuple[str, ...]  # sentences that stand under every answer
+    preprocess: PreprocessSettings
+    temperature: float  # logits are divided by it
+    familiarity: Familiarity | None  # None: the model cannot tell strange images from those it knows
+    time_limit_s: float  # for one study
+    memory_limit_mb: int  # of the process
+    batch_size: int
+
+
+def load_contract(path: Path) -> Contract:
+    """The contract in `path`. Raises BundleError that names the key, its value and what is allowed."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise BundleError(f"{path.name} cannot be read: {error}") from error
+    return parse_contract(document)
+
+
+def parse_contract(document: Mapping[str, Any]) -> Contract:
+    """The contract in a parsed TOML document. Raises BundleError."""
+    top = _Table(document, "")
+    classes = tuple(_class(table) for table in top.tables("classes"))
+    if len(classes) < 2:
+        _fail("classes", len(classes), "at least two [[classes]]")
+    labels = [item.label for item in classes]
+    if len(set(labels)) != len(labels):
+        _fail("classes", labels, "labels that differ")
+    if sum(item.presence == "absent" for item in classes) != 1:
+        _fail("classes", [item.presence for item in classes], "exactly one class whose presence is 'absent'")
+    question, limits = top.table("question"), top.table("limits")
+    name = top.text("name")
+    if not _NAME.fullmatch(name):
+        _fail("name", name, "lower-case letters, digits and underscores, a letter first")
+    return Contract(
+        name=name,
+        version=top.text("version"),
+        title=top.text("title"),
+        manufacturer=top.text("manufacturer"),
+        question=Question(question.concept("code"), question.concept("site")),
+        classes=classes,
+        required=_required(top.table("required")),
+        expected=tuple(_expected(table) for table in top.tables("expected", optional=True)),
+        limits=limits.texts("always"),
+        preprocess=_preprocess(top.table("preprocess")),
+        temperature=top.table("calibration").number("temperature", 0.05, 20),
+        familiarity=_familiarity(top.table("familiarity")) if "familiarity" in document else None,
+        time_limit_s=limits.number("time_limit_s", 1, 86_400),
+        memory_limit_mb=int(limits.number("memory_limit_mb", 256, 1_048_576)),
+        batch_size=int(limits.number("batch_size", 1, 1024)),
+    )
+
+
+def _class(table: _Table) -> ModelClass:
+    return ModelClass(
+        table.text("label"),
+        table.text("wording"),
+        table.choice("presence", _PRESENCE),
+        table.concept("code"),
+        table.concept("site"),
+    )
+
+
+def _required(table: _Table) -> Required:
+    return Required(
+        modality=table.texts("modality"),
+        sop_class=table.texts("sop_class"),
+        photometric=table.texts("photometric"),
+        image_type_excluded=table.texts("image_type_excluded"),
+        body_part=table.texts("body_part"),
+        anatomy=table.text("anatomy"),
+        min_images=int(table.number("min_images", 1, 100_000)),
+        min_matrix=int(table.number("min_matrix", 1, 65_535)),
+        min_head_images=int(table.number("min_head_images", 1, 100_000)),
+    )
+
+
+def _expected(table: _Table) -> Expected:
+    return Expected(table.choice("attribute", _EXPECTABLE), table.text("sentence"))
+
+
+def _familiarity(table: _Table) -> Familiarity:
+    usual = table.number("usual", 0, 1e9)
+    return Familiarity(usual, table.number("limit", usual, 1e9))
+
+
+def _preprocess(table: _Table) -> PreprocessSettings:
+    return PreprocessSettings(
+        size=int(table.number("size", 16, 1024)),
+        margin=table.number("margin", 0, 1),
+        foreground=table.number("foreground", 0, 1),
+        low_percentile=table.number("low_percentile", 0, 49),
+        high_percentile=table.number("high_percentile", 51, 100),
+    )
+
+
+def preprocess_table(settings: PreprocessSettings) -> str:
+    """The `[preprocess]` table as TOML, for training to write."""
+    lines = [f"{item.name} = {getattr(settings, item.name)}" for item in fields(settings)]
+    return "\n".join(["[preprocess]", *lines, ""])
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """A TOML table that knows its own name, so that its errors can say it."""
+
+    values: Mapping[str, Any]
+    path: str
+
+    def _at(self, key: str) -> str:
+        return f"{self.path}.{key}" if self.path else key
+
+    def text(self, key: str) -> str:
+        value = self.values.get(key)
+        if not isinstance(value, str) or not value.strip():
+            _fail(self._at(key), value, "a text that is not empty")
+        return value
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        value = self.values.get(key)
+        if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
+            _fail(self._at(key), value, "a list of texts (it may be empty)")
+        return tuple(value)
+
+    def choice(self, key: str, allowed: Sequence[str]) -> str:
+        value = self.text(key)
+        if value not in allowed:
+            _fail(self._at(key), value, " or ".join(repr(item) for item in allowed))
+        return value
+
+    def number(self, key: str, low: float, high: float) -> float:
+        value = self.values.get(key)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+            _fail(self._at(key), value, f"a number from {low} to {high}")
+        return float(value)
+
+    def concept(self, key: str) -> Concept:
+        table = self.table(key)
+        return Concept(table.text("scheme"), table.text("value"), table.text("meaning"))
+
+    def table(self, key: str) -> _Table:
+        value = self.values.get(key)
+        if not isinstance(value, Mapping):
+            _fail(self._at(key), value, "a table")
+        return _Table(value, self._at(key))
+
+    def tables(self, key: str, optional: bool = False) -> tuple[_Table, ...]:
+        value = self.values.get(key, [] if optional else None)
+        if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
+            _fail(self._at(key), value, "a list of tables")
+        return tuple(_Table(item, f"{self._at(key)}[{number}]") for number, item in enumerate(value))
+
+
+def _fail(key: str, value: object, allowed: str) -> NoReturn:
+    raise BundleError(f"contract.toml: {key} is {value!r}; allowed is {allowed}.")

@@ -1,0 +1,131 @@
+"""What is written about a trained model: `metrics.json`, and the model card made from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from inference.training.evaluate import Metrics
+
+_KNOWN_LIMITS = (
+    "- The training images carry no patient numbers. They were split by clusters of look-alikes (perceptual hash),",
+    "  never by file, and near pairs are never parted; slices of one patient that do not look alike may still stand on",
+    "  both sides, so the figures below flatter it.",
+    "- The images without a finding come from other scanners and sequences than those with one. Cropping, blanking,",
+    "  normalisation and strong augmentation work against that; they do not prove that it has no part in the answers.",
+    "- The figures are of single slices. The study-level answer has not been validated on studies with a known",
+    "  diagnosis.",
+    "- It holds each of its classes equally likely beforehand. Where findings are rarer, as in screening, a",
+    "  probability that it gives for one is too high.",
+    "- A series unlike the training images is refused, by its distance in the network's features; a strange one may",
+    "  pass.",
+)
+
+
+def metrics_record(
+    metrics: Metrics, uncalibrated_error: float, temperature: float, counts: Mapping[str, Mapping[str, int]]
+) -> dict[str, Any]:
+    """`metrics.json`: the validation clusters' figures and how many images each part holds."""
+    return {
+        **_rounded(asdict(metrics)),
+        "expected_calibration_error_before": round(uncalibrated_error, 4),
+        "temperature": temperature,
+        "images_by_part": {part: dict(by_class) for part, by_class in counts.items()},
+    }
+
+
+def model_card(record: Mapping[str, Any], contract: Mapping[str, Any]) -> str:
+    """The model card, Markdown: every figure in it is from `record`, every stated limit from the contract."""
+    data = contract["training_data"]
+    sections = [
+        (
+            f"# {contract['title']} {contract['version']}",
+            ["Not a certified medical device. For evaluation."],
+        ),
+        ("## What it does", _purpose(contract)),
+        ("## What limits it", [*_stated_limits(contract), *_KNOWN_LIMITS]),
+        (
+            "## Training data",
+            [
+                f"{data['source']} ({data['licence']}).",
+                "",
+                *_table(("part", *record["images_by_part"]["train"]), _part_rows(record)),
+                "",
+                "The calibration part chose the epoch, the temperature and the distance at which a series is strange;",
+                "the validation part served for the figures below alone.",
+            ],
+        ),
+        (
+            "## Figures, on the validation clusters",
+            [
+                f"{record['images']} slices in {record['clusters']} clusters.",
+                "",
+                *_table(("figure", "value"), _figure_rows(record)),
+                "",
+                *_table(
+                    ("class", "slices", "precision", "sensitivity", "specificity", "AUC"),
+                    [tuple(item.values()) for item in record["classes"]],
+                ),
+                "",
+                "Confusion (rows: true, columns: called):",
+                "",
+                *_table(
+                    ("", *(item["label"] for item in record["classes"])),
+                    [(c["label"], *row) for c, row in zip(record["classes"], record["confusion"], strict=True)],
+                ),
+            ],
+        ),
+    ]
+    return "\n\n".join("\n".join([title, "", *lines]) for title, lines in sections) + "\n"
+
+
+def _purpose(contract: Mapping[str, Any]) -> list[str]:
+    return [
+        f"It reads one {'/'.join(contract['required']['modality'])} series and answers with one of these:",
+        f"{_listed([item['wording'] for item in contract['classes']])}.",
+        "Each slice is classified by the network; the study's answer is drawn from all slices (formula:",
+        "`inference/classify.py`). The head is cropped and what lies outside it blanked before the network looks.",
+    ]
+
+
+def _stated_limits(contract: Mapping[str, Any]) -> list[str]:
+    always = [f"- {sentence}" for sentence in contract["limits"]["always"]]
+    where = [f'- Said where it applies: "{item["sentence"]}"' for item in contract.get("expected", [])]
+    return always + where
+
+
+def _part_rows(record: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    return [(part, *by_class.values()) for part, by_class in record["images_by_part"].items()]
+
+
+def _figure_rows(record: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    low, high = record["balanced_accuracy_interval"]
+    return [
+        ("balanced accuracy (95 % interval, clusters drawn anew)", f"{record['balanced_accuracy']} ({low} to {high})"),
+        ("accuracy", record["accuracy"]),
+        ("any finding: sensitivity", record["any_finding_sensitivity"]),
+        ("any finding: specificity", record["any_finding_specificity"]),
+        ("expected calibration error", record["expected_calibration_error"]),
+        ("… before temperature scaling", record["expected_calibration_error_before"]),
+        ("temperature", record["temperature"]),
+    ]
+
+
+def _table(header: Sequence[Any], rows: Sequence[Sequence[Any]]) -> list[str]:
+    lines = [header, ["---"] * len(header), *rows]
+    return ["| " + " | ".join("undefined" if cell is None else str(cell) for cell in line) + " |" for line in lines]
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 4)
+    if isinstance(value, Mapping):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_rounded(item) for item in value]
+    return value
+
+
+def _listed(words: Sequence[str]) -> str:
+    return f"{', '.join(words[:-1])} or {words[-1]}".lower()
