@@ -52,7 +52,7 @@ def main(url: str) -> int:
         },
     )
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())
-    print("ready", flush=True)  # noqa: T201 -- read by the test
+    print("ready", flush=True)
     return 0 if worker.run() else 1
 
 

@@ -97,7 +97,7 @@ def made_home() -> Iterator[Path]:
     stop = time.monotonic() - began
     began = time.monotonic()
     assert server.start()
-    print(f"\nfirst start {first:.2f} s, stop {stop:.2f} s, start again {time.monotonic() - began:.2f} s")  # noqa: T201 - a figure to read
+    print(f"\nfirst start {first:.2f} s, stop {stop:.2f} s, start again {time.monotonic() - began:.2f} s")
     with admin(server) as connection:
         connection.execute("ALTER SYSTEM SET fsync = off")  # processes are killed here, no machine loses its power
     assert server.stop()
