@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Protocol
@@ -21,7 +22,6 @@ from deploy import logs, wiring
 from deploy.cli_common import Config, console, database_of, in_words
 from deploy.cli_models import evaluate, models, train
 from deploy.cli_people import tokens, users
-from deploy.doctor import Verdict, examine
 from deploy.embedded_postgres import EmbeddedPostgres
 from deploy.settings import Settings, load
 from deploy.supervise import RoleSpec, Supervisor
@@ -53,14 +53,14 @@ class Role(Protocol):
         """Finish and end."""
 
 
-def run_role(name: str, config: Path | None, make: type[wiring.WorkRole] | type[wiring.ListenRole]) -> None:
+def run_role(name: str, config: Path | None, make: Callable[[Settings, Database], Role]) -> None:
     """Run one role in this process until SIGTERM or SIGINT."""
     logs.configure(name)
     prepare_library()
     with in_words():
         settings = load(config)
         with wiring.open_database(settings) as database:
-            role: Role = make(settings, database)
+            role = make(settings, database)
             for signum in (signal.SIGTERM, signal.SIGINT):
                 # A thread of its own: what a stop does may take a lock that the interrupted code holds.
                 signal.signal(signum, lambda *_: threading.Thread(target=role.stop).start())
@@ -76,7 +76,9 @@ def listen(config: Config = None) -> None:
 @app.command()
 def work(config: Config = None) -> None:
     """Run a worker alone: reads, renderings, deliveries."""
-    run_role("work", config, wiring.WorkRole)
+    from deploy.work import WorkRole
+
+    run_role("work", config, WorkRole)
 
 
 @app.command()
@@ -116,7 +118,7 @@ def serve(config: Config = None) -> None:
                 embedded.start()
             database = Database(settings.database_url or (embedded.url if embedded else ""))
             opened.append(database)
-            wiring.prepare(settings, database, log.info)
+            _prepare(config)
 
         def after() -> None:
             for database in opened:
@@ -132,12 +134,37 @@ def serve(config: Config = None) -> None:
                 wiring.sweeper_of(settings, opened[0]).stalled()
 
         def reload() -> Sequence[RoleSpec]:
-            fresh = load(config)
-            wiring.check(fresh)
-            return roles(fresh)
+            _prepare(config, "--check")
+            return roles(load(config))
 
         supervisor = Supervisor(roles(settings), on_reload=reload, before=before, after=after, every_second=sweep)
         raise typer.Exit(supervisor.run())
+
+
+def _prepare(config: Path | None, *options: str) -> None:
+    """Run `wetread prepare` aside: what it loads, models' libraries among them, is not kept for months in memory."""
+    arguments = ("--config", str(config)) if config else ()
+    if subprocess.run([sys.executable, "-m", "deploy.cli", "prepare", *arguments, *options], check=False).returncode:
+        raise SettingsError("The configuration does not fit this installation; the lines above say why.")
+
+
+@app.command(hidden=True)
+def prepare(
+    check: Annotated[bool, typer.Option("--check", help="Look only, change nothing.")] = False, config: Config = None
+) -> None:
+    """Do what has to be done before the roles start: schema, folders, shipped models, a look at the routes."""
+    from deploy.work import check_routes
+    from deploy.work import prepare as prepare_all
+
+    logs.configure("prepare")
+    prepare_library()
+    with in_words():
+        settings = load(config)
+        if check:
+            check_routes(settings)
+            return
+        with wiring.open_database(settings) as database:
+            prepare_all(settings, database, log.info)
 
 
 def roles(settings: Settings) -> tuple[RoleSpec, ...]:
@@ -163,6 +190,8 @@ def doctor(
     config: Config = None,
 ) -> None:
     """Say what is wrong with this installation, and what to do about it; exit status 1 if anything is bad."""
+    from deploy.doctor import Verdict, examine
+
     with database_of(config) as (settings, database):
         if reindex:
             _reindex(settings, database)

@@ -13,7 +13,6 @@ from rich.table import Table
 from deploy import logs
 from deploy.cli_common import Config, console, in_words
 from deploy.settings import load
-from inference.registry import Registry
 
 models = typer.Typer(no_args_is_help=True, help="The models of this installation.")
 
@@ -94,6 +93,8 @@ def evaluate(
 @models.command("add")
 def add_model(bundle: Path, config: Config = None) -> None:
     """Register a bundle: check it, export it, and make it the active version of its name."""
+    from inference.registry import Registry
+
     logs.configure("models", level="WARNING")
     with in_words():
         model = Registry(load(config).models).add(bundle)
@@ -103,6 +104,8 @@ def add_model(bundle: Path, config: Config = None) -> None:
 @models.command("list")
 def list_models(config: Config = None) -> None:
     """The active version of every model."""
+    from inference.registry import Registry
+
     logs.configure("models", level="WARNING")
     with in_words():
         registry = Registry(load(config).models)

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from deploy import phantom, wiring
 from deploy.settings import child_environment, demo_home, load
@@ -295,7 +295,7 @@ def _tell(outcome: Outcome, pacs: FolderPacs, console: Console) -> bool:
         )
         return False
     result = outcome.result
-    body = Table.grid(padding=(0, 2))
+    body = Table.grid(Column(), Column(overflow="fold"), padding=(0, 2))
     body.add_row("Finding", f"[bold]{escape(headline(result))}[/]")
     body.add_row("Model", escape(f"{result.algorithm.title} {result.algorithm.version}"))
     for limit in result.finding.limits if result.finding else ():
@@ -346,14 +346,14 @@ def _csrf(page: str) -> str:
 
 
 def _tell_where(url: str, password: str, outcomes: Sequence[Outcome], shown: bool, console: Console) -> None:
-    body = Table.grid(padding=(0, 2))
-    body.add_row("Worklist", f"{url}/")
-    for outcome in outcomes:
-        body.add_row("Study page", f"{url}/studies/{outcome.study_uid}")
-    body.add_row("Log-in", f"{USERNAME}  {escape(password)}")
+    rows = [("Worklist", f"{url}/")]
+    rows += [("Study page", f"{url}/studies/{outcome.study_uid}") for outcome in outcomes]
+    rows += [("Log-in", f"{USERNAME}  {password}")]
+    # Plain lines, never cut or folded: people copy them.
+    for name, words in rows:
+        console.print(f"{name:<12}{words}", soft_wrap=True, highlight=False, markup=False)
     if not shown:
-        body.add_row("", "[red]The page does not show the result.[/]")
-    console.print(Panel(body, title="Look at it", border_style="green" if shown else "red"))
+        console.print("The page does not show the result.", style="red")
 
 
 def _until_interrupted(service: subprocess.Popen[bytes]) -> None:

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from sqlalchemy import func, select
 
-from deploy import wiring
+from deploy import wiring, work
 from deploy.settings import Settings
 from dicom_listener import orthanc, sender
 from dicom_listener.settings import Node
@@ -70,7 +70,7 @@ def _models(settings: Settings) -> Iterator[Check]:
     if not registered:
         yield Check("models", Verdict.BAD, "none is registered; `wetread serve` registers those that come with it")
         return
-    wiring.router_of(settings, registered)
+    work.router_of(settings, registered)
     names = ", ".join(f"{model.name} {model.version}" for model in registered)
     yield Check("models", Verdict.GOOD, names)
     yield Check("routes", Verdict.GOOD, f"{len(settings.file.route)} configured" if settings.file.route else "default")
@@ -122,7 +122,7 @@ def _peers(settings: Settings) -> Iterator[Check]:
             yield Check(f"destination {entry.name}", Verdict.GOOD, "answers C-ECHO")
     for archive in settings.file.orthanc:
         try:
-            orthanc.changes_since(wiring.orthanc_node(settings, archive.name), 0, limit=1)
+            orthanc.changes_since(work.orthanc_node(settings, archive.name), 0, limit=1)
         except WetreadError as error:
             yield Check(f"orthanc {archive.name}", Verdict.BAD, str(error))
         else:

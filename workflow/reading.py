@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Protocol
 
 import structlog
-from sqlalchemy.orm import Session
 
 from fhir_records import audit
 from fhir_records.database import Database
@@ -35,9 +34,6 @@ from inference.reading import ImageFile
 from inference.registry import RegisteredModel
 
 log = structlog.get_logger(__name__)
-
-MAX_ATTEMPTS = 3
-FIRST_WAIT = dt.timedelta(seconds=10)
 
 
 class Reader(Protocol):
@@ -124,21 +120,7 @@ class ReadStudy:
 
     def _failed(self, read_id: int, words: str) -> None:
         with self.database.session() as session:
-            note_failure(session, read_id, words, self.now())
-
-
-def note_failure(session: Session, read_id: int, words: str, now: dt.datetime) -> None:
-    """Write down that a read came to nothing: it is tried again later, or shown as failed after the last time."""
-    row = results.read_row(session, read_id, lock=True)
-    if row.state not in (ReadState.QUEUED, ReadState.READING):
-        return
-    row.error = words
-    if row.attempts >= MAX_ATTEMPTS:
-        row.state, row.finished_at, row.next_attempt_at = ReadState.FAILED, now, None
-        log.error("read failed", read=read_id, attempts=row.attempts, why=words)
-    else:
-        row.state, row.next_attempt_at = ReadState.QUEUED, now + FIRST_WAIT * 3 ** (row.attempts - 1)
-        log.warning("read is tried again", read=read_id, attempts=row.attempts, why=words)
+            results.note_failure(session, read_id, words, self.now())
 
 
 def algorithm_of(model: RegisteredModel) -> Algorithm:

@@ -20,7 +20,6 @@ from fhir_records import jobs, tables
 from fhir_records.database import Database
 from fhir_records.model import ReadState
 from fhir_records.store import deliveries, results
-from workflow import reading
 
 log = structlog.get_logger(__name__)
 
@@ -98,10 +97,8 @@ class Sweeper:
 
     def _given_up(self, session: Session, job: str, ids: Mapping[str, int]) -> None:
         if job == jobs.Job.READ:
-            row = results.read_row(session, ids["read_id"], lock=True)
-            row.attempts = max(row.attempts, reading.MAX_ATTEMPTS)
             words = f"The worker died {jobs.MAX_WORKER_DEATHS} times while it read this study."
-            reading.note_failure(session, row.id, words, self.now())
+            results.note_failure(session, ids["read_id"], words, self.now(), final=True)
 
 
 def _unrouted(session: Session, now: dt.datetime) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import structlog
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
@@ -30,6 +31,11 @@ from fhir_records.model import (
     ResultStatus,
 )
 from fhir_records.store import studies
+
+log = structlog.get_logger(__name__)
+
+MAX_READ_ATTEMPTS = 3
+FIRST_READ_WAIT = dt.timedelta(seconds=10)
 
 
 def queue_read(
@@ -95,6 +101,28 @@ def read_record(row: tables.Read) -> Read:
         started_at=row.started_at,
         finished_at=row.finished_at,
     )
+
+
+def note_failure(session: Session, read_id: int, words: str, now: dt.datetime, *, final: bool = False) -> None:
+    """Write down that a read came to nothing: it is tried again later, or shown as failed after the last time.
+
+    Args:
+        session: the caller's.
+        read_id: number of the read; one that is no longer under way is left as it is.
+        words: why, for people; without patient data.
+        now: the instant.
+        final: not to be tried again by itself.
+    """
+    row = read_row(session, read_id, lock=True)
+    if row.state not in (ReadState.QUEUED, ReadState.READING):
+        return
+    row.error = words
+    if final or row.attempts >= MAX_READ_ATTEMPTS:
+        row.state, row.finished_at, row.next_attempt_at = ReadState.FAILED, now, None
+        log.error("read failed", read=read_id, attempts=row.attempts, why=words)
+    else:
+        row.state, row.next_attempt_at = ReadState.QUEUED, now + FIRST_READ_WAIT * 3 ** max(0, row.attempts - 1)
+        log.warning("read is tried again", read=read_id, attempts=row.attempts, why=words)
 
 
 def reads_of(session: Session, study_id: int) -> tuple[Read, ...]:

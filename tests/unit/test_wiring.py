@@ -1,13 +1,14 @@
-"""The parts put together: every job has its handler, every destination its way."""
+"""The parts put together: every destination has its way, every role loads what it needs and no more."""
 
 from __future__ import annotations
 
-import inspect
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from deploy import wiring
+from deploy import work
 from deploy.settings import load
 from fhir_records.errors import SettingsError
 
@@ -34,24 +35,26 @@ def test_every_destination_has_a_way_to_send(tmp_path: Path) -> None:
     """DICOM destinations and Orthancs can both be named in results_to."""
     (tmp_path / "wetread.toml").write_text(CONFIG)
     settings = load(None, {"WETREAD_HOME": str(tmp_path)})
-    assert set(wiring.destinations(settings)) == {"pacs", "archive"}
+    assert set(work.destinations(settings)) == {"pacs", "archive"}
 
 
 def test_a_route_to_an_unknown_model_stops_the_start(tmp_path: Path) -> None:
     """Settings that name a model that is not registered are refused before any role runs."""
     (tmp_path / "wetread.toml").write_text(CONFIG)
     with pytest.raises(SettingsError, match="nobody"):
-        wiring.check(load(None, {"WETREAD_HOME": str(tmp_path)}))
+        work.check_routes(load(None, {"WETREAD_HOME": str(tmp_path)}))
 
 
-def test_every_job_is_requested_with_what_its_handler_takes() -> None:
-    """The ids that a job is asked for with are the arguments of its handler."""
-    from workflow.delivery import Deliver
-    from workflow.reading import ReadStudy
-    from workflow.rendering import RenderResult
-    from workflow.routing import RouteRevision
-
-    source = inspect.getsource(wiring.handlers)
-    for handler in (RouteRevision, ReadStudy, RenderResult, Deliver):
-        (argument,) = [name for name in inspect.signature(handler.__call__).parameters if name != "self"]
-        assert f"lambda {argument}:" in source
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("deploy.cli", ("torch", "monai", "onnxruntime", "highdicom", "celpy", "fastapi")),
+        ("deploy.work", ("torch", "monai", "onnxruntime", "fastapi")),
+        ("web.app", ("torch", "monai", "onnxruntime", "pynetdicom", "highdicom")),
+    ],
+)
+def test_a_role_loads_no_library_that_it_has_no_use_for(module: str, absent: tuple[str, ...]) -> None:
+    """Supervisor and listener load no models, the worker no torch, the pages no DICOM network."""
+    code = f"import sys, {module}; print([name for name in {absent!r} if name in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
