@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from rich.table import Column, Table
 
 from deploy import phantom, wiring
 from deploy.settings import child_environment, demo_home, load
+from deploy.supervise import follow_parent
 from dicom_listener import sender
 from dicom_listener.folder_pacs import FolderPacs
 from dicom_listener.settings import Node, SenderSettings
@@ -111,7 +112,10 @@ def run_demo(*, once: bool, scans: Path | None, console: Console) -> int:
         0 where the result is right: the phantom's lesion was found (of scans: every study has an answer), the
         report is in the PACS byte for byte as it was rendered, and the page shows it. Else 1.
     """
-    with ExitStack() as stack:
+    # Started in the background by a shell it would ignore Ctrl-C; a plain `kill` is to stop it in order, too.
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, signal.default_int_handler)
+    with suppress(KeyboardInterrupt), ExitStack() as stack:
         home = demo_home()
         files = _scans(scans) if scans else _phantom(Path(stack.enter_context(tempfile.TemporaryDirectory())))
         pacs = FolderPacs(home / "demo-pacs", port=_free_port(4242))
@@ -139,8 +143,9 @@ def run_demo(*, once: bool, scans: Path | None, console: Console) -> int:
         if once:
             return 0 if right and shown else 1
         console.print("It runs on. Send it more scans; Ctrl-C stops it.", style="dim")
-        _until_interrupted(service)
-        return 0
+        service.wait()
+        raise DemoFailed("Wetread has stopped by itself; its log has the reason.")
+    return 0 if not once else 1
 
 
 # --- preparing ----------------------------------------------------------------------------------------------------
@@ -188,6 +193,7 @@ def _service(home: Path, config: Path) -> Iterator[subprocess.Popen[bytes]]:
             stdout=log,
             stderr=log,
             start_new_session=True,  # Ctrl-C is for the demo, which then ends it in order
+            preexec_fn=follow_parent(),  # noqa: PLW1509 - and a demo that is killed leaves nothing running
         )
         try:
             yield process
@@ -354,11 +360,3 @@ def _tell_where(url: str, password: str, outcomes: Sequence[Outcome], shown: boo
         console.print(f"{name:<12}{words}", soft_wrap=True, highlight=False, markup=False)
     if not shown:
         console.print("The page does not show the result.", style="red")
-
-
-def _until_interrupted(service: subprocess.Popen[bytes]) -> None:
-    try:
-        service.wait()
-    except KeyboardInterrupt:
-        return
-    raise DemoFailed("Wetread has stopped by itself; its log has the reason.")

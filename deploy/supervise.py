@@ -108,7 +108,7 @@ class _Role:
                 env={**os.environ, **self.spec.env},
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C is for the supervisor, which ends the roles in their order
-                preexec_fn=_follow_parent(),  # noqa: PLW1509 - it takes no lock; the function says why it is needed
+                preexec_fn=follow_parent(),  # noqa: PLW1509 - it takes no lock; the function says why it is needed
             )
         except (OSError, subprocess.SubprocessError) as error:
             log.error("role cannot be started", role=self.spec.name, program=self.spec.argv[0], error=str(error))
@@ -302,7 +302,7 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def _follow_parent() -> Callable[[], None] | None:
+def follow_parent() -> Callable[[], None] | None:
     """What a role's process does before its program: ask the kernel for SIGTERM when the supervisor dies.
 
     `kill -9` leaves the supervisor no time to stop its roles, and roles that nobody watches would hold the ports and

@@ -48,6 +48,18 @@ def until(condition: Callable[[], Any], seconds: float = 60, what: str = "it") -
         time.sleep(0.1)
 
 
+def processes_of(home: Path) -> list[tuple[int, list[str]]]:
+    """The `wetread` processes that run on this home, with their command lines."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (entry / "cmdline").read_bytes().decode().split("\0")
+            variables = (entry / "environ").read_bytes().split(b"\0")
+            if "deploy.cli" in words and f"WETREAD_HOME={home}".encode() in variables:
+                found.append((int(entry.name), words))
+    return found
+
+
 @dataclass
 class Service:
     """A Wetread in a home of its own."""
@@ -114,14 +126,7 @@ class Service:
 
     def pids(self, role: str) -> list[int]:
         """The processes of one role."""
-        found = []
-        for entry in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-                home = f"WETREAD_HOME={self.home}".encode()
-                if b"deploy.cli" in words and role.encode() in words and home in (entry / "environ").read_bytes():
-                    found.append(int(entry.name))
-        return found
+        return [pid for pid, words in processes_of(self.home) if role in words]
 
     def log(self) -> str:
         """All that it has logged."""
