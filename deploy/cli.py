@@ -180,7 +180,8 @@ def roles(settings: Settings) -> tuple[RoleSpec, ...]:
 @app.command()
 def migrate(config: Config = None) -> None:
     """Bring the database's schema up to this version."""
-    with database_of(config) as (_, database):
+    logs.configure("migrate")
+    with in_words(), wiring.open_database(load(config)) as database:
         console.print(f"The schema is at {migrations.migrate(database)}.")
 
 

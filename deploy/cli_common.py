@@ -35,12 +35,19 @@ def in_words() -> Iterator[None]:
 
 @contextmanager
 def database_of(config: Path | None) -> Iterator[tuple[Settings, Database]]:
-    """The settings and the migrated database, for a command that runs once."""
+    """The settings and the database, for a command that runs once.
+
+    The embedded database is ours to migrate. A hospital's own is migrated by `wetread migrate` and `wetread serve`
+    alone, never by a question that somebody asks.
+    """
     logs.configure("command", level="WARNING")
     prepare_library()
     with in_words():
         settings = load(config)
         settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         with wiring.open_database(settings) as database:
-            migrations.migrate(database)
+            if settings.database_url is None:
+                migrations.migrate(database)
+            else:
+                migrations.check(database)
             yield settings, database

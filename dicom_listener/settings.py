@@ -50,6 +50,5 @@ class ListenerSettings:
     dimse_timeout: float = 60.0  # seconds for one DIMSE message
     network_timeout: float = 300.0  # seconds of silence after which an association is aborted
     min_free_bytes: int = 2 * 1024**3  # watermark of the spool's disk
-    min_free_percent: float = 2.0  # likewise; whichever asks for more
     study_idle_seconds: float = 60.0
     study_max_seconds: float = 3600.0

@@ -54,13 +54,11 @@ class Spool:
     Args:
         root: the folder; made where it is absent.
         min_free_bytes: watermark: nothing is written when the disk would have less free than this.
-        min_free_percent: likewise, of the disk's size.
     """
 
-    def __init__(self, root: Path, *, min_free_bytes: int = 0, min_free_percent: float = 0.0) -> None:
+    def __init__(self, root: Path, *, min_free_bytes: int = 0) -> None:
         self.root = root
         self._min_free_bytes = min_free_bytes
-        self._min_free_percent = min_free_percent
 
     def prepare(self) -> int:
         """Make the folders and remove half-written files that nobody owns; returns how many were removed."""
@@ -82,10 +80,11 @@ class Spool:
         Raises:
             OutOfSpace: they do not.
         """
-        usage = shutil.disk_usage(_existing(self.root))
-        watermark = max(self._min_free_bytes, int(usage.total * self._min_free_percent / 100))
-        if usage.free - size < watermark:
-            raise OutOfSpace(f"The disk of the spool has {usage.free} bytes free; the watermark is {watermark}.")
+        free = shutil.disk_usage(_existing(self.root)).free
+        if free - size < self._min_free_bytes:
+            raise OutOfSpace(
+                f"The disk of the spool has {free} bytes free; {self._min_free_bytes} bytes must stay free."
+            )
 
     def store(self, content: Iterable[Bytes], received_at: dt.datetime) -> StoredFile:
         """Write an object durably and give it its name.

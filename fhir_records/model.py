@@ -324,6 +324,11 @@ class Delivery:
     last_error: str | None
     delivered_at: dt.datetime | None
 
+    @property
+    def is_held(self) -> bool:
+        """Whether it waits for a person's signature, and not for a time."""
+        return self.state is DeliveryState.WAITING and self.next_attempt_at is None
+
 
 @dataclass(frozen=True, slots=True)
 class User:

@@ -55,10 +55,9 @@ def check_spool(settings: WebSettings) -> None:
         OutOfSpace: it is not.
     """
     _check_writable(settings.spool_root)
-    usage = shutil.disk_usage(settings.spool_root)
-    watermark = max(settings.min_free_bytes, int(usage.total * settings.min_free_percent / 100))
-    if usage.free < watermark:
-        raise OutOfSpace(f"The spool's disk has {usage.free // 10**6} MB free; {watermark // 10**6} MB are needed.")
+    free, needed = shutil.disk_usage(settings.spool_root).free, settings.min_free_bytes
+    if free < needed:
+        raise OutOfSpace(f"The spool's disk has {free // 10**6} MB free; {needed // 10**6} MB are needed.")
 
 
 def _check_writable(folder: Path) -> None:

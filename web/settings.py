@@ -30,7 +30,6 @@ class WebSettings:
     ae_title: str = "WETREAD"  # for the words on an empty worklist
     dicom_port: int = 11112
     min_free_bytes: int = 2 * 1024**3  # watermark of the spool's disk, as the listener's; below it we are not ready
-    min_free_percent: float = 2.0  # likewise; whichever asks for more
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.public_url)

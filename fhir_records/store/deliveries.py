@@ -162,13 +162,15 @@ def try_again(session: Session, delivery_id: int, now: dt.datetime) -> None:
     """Make a waiting or refused delivery due at once.
 
     Raises:
-        NotFound: there is no such delivery, or it has arrived.
+        NotFound: there is no such delivery, or it has arrived, or it waits for a person's signature.
     """
     row = session.execute(
         select(tables.Delivery).where(tables.Delivery.id == delivery_id).with_for_update()
     ).scalar_one_or_none()
     if row is None or row.state not in (DeliveryState.WAITING, DeliveryState.REFUSED):
         raise NotFound("No such delivery waits or was refused.")
+    if delivery_record(row).is_held:
+        raise NotFound("This delivery waits for a person's signature; nothing unsigned goes to its destination.")
     row.state = DeliveryState.WAITING
     row.next_attempt_at = now
 

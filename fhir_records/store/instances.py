@@ -12,6 +12,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from fhir_records import tables
 from fhir_records.errors import NotFound
 from fhir_records.model import Instance, Standing
+from fhir_records.store.studies import instance_record
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ def instances_of(session: Session, study_uid: str, series_uid: str | None = None
             tables.Instance.sop_uid,
         )
     )
-    return [_instance(row, study_uid) for row in session.scalars(statement)]
+    return [instance_record(row, study_uid) for row in session.scalars(statement)]
 
 
 def instance(session: Session, study_uid: str, series_uid: str, sop_uid: str) -> Instance:
@@ -141,7 +142,7 @@ def instance(session: Session, study_uid: str, series_uid: str, sop_uid: str) ->
     row = session.scalars(statement).one_or_none()
     if row is None:
         raise NotFound("There is no such instance.")
-    return _instance(row, study_uid)
+    return instance_record(row, study_uid)
 
 
 _CURRENT: ColumnElement[bool] = tables.Instance.standing == Standing.CURRENT
@@ -203,28 +204,4 @@ def _study(row: tables.Study, series: int, instances: int) -> StudyAnswer:
         started_at=row.started_at,
         series_count=series,
         instance_count=instances,
-    )
-
-
-def _instance(row: tables.Instance, study_uid: str) -> Instance:
-    return Instance(
-        id=row.id,
-        study_uid=study_uid,
-        series_uid=row.series_uid,
-        sop_uid=row.sop_uid,
-        sop_class_uid=row.sop_class_uid,
-        transfer_syntax_uid=row.transfer_syntax_uid,
-        kind=row.kind,
-        standing=row.standing,
-        modality=row.modality,
-        series_number=row.series_number,
-        series_description=row.series_description,
-        instance_number=row.instance_number,
-        number_of_frames=row.number_of_frames,
-        rows=row.rows,
-        columns=row.columns,
-        file_key=row.file_key,
-        sha256=row.sha256,
-        size=row.size,
-        received_at=row.received_at,
     )

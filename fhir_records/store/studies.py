@@ -94,6 +94,18 @@ def study_record(session: Session, row: tables.Study) -> Study:
             tables.Instance.standing == Standing.CURRENT,
         )
     ).one()
+    return record_of(row, reads, images[0], images[1])
+
+
+def record_of(row: tables.Study, reads: Iterable[ReadState], images: int, series: int) -> Study:
+    """The frozen record of a study's row, where its reads' states and its counts are known already.
+
+    Args:
+        row: the study.
+        reads: states of the newest revision's reads.
+        images: how many current images it has.
+        series: in how many series.
+    """
     return Study(
         id=row.id,
         study_uid=row.study_uid,
@@ -114,8 +126,8 @@ def study_record(session: Session, row: tables.Study) -> Study:
         source=row.source,
         first_seen_at=row.first_seen_at,
         last_arrival_at=row.last_arrival_at,
-        image_count=images[0],
-        series_count=images[1],
+        image_count=images,
+        series_count=series,
     )
 
 

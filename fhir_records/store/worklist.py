@@ -40,7 +40,7 @@ from fhir_records.model import (
 )
 from fhir_records.store.deliveries import delivery_record
 from fhir_records.store.results import read_record, result_record
-from fhir_records.store.studies import derive_state, patient_record
+from fhir_records.store.studies import record_of
 
 PAGE_SIZE = 50
 MAX_WORDS = 8  # of one search; more make the query slow and find nothing
@@ -189,33 +189,7 @@ def _rows(session: Session, studies: Sequence[tables.Study]) -> Iterable[Worklis
             for read in newest.get(study.id, [])
         )
         states = [read.state for read in reads[study.id] if read.revision == study.revision]
-        yield WorklistRow(_study(study, states, *counts.get(study.id, (0, 0))), study.patient.provisional, lines)
-
-
-def _study(row: tables.Study, reads: Iterable[ReadState], images: int, series: int) -> Study:
-    return Study(
-        id=row.id,
-        study_uid=row.study_uid,
-        patient=patient_record(row.patient),
-        accession_number=row.accession_number,
-        description=row.description,
-        modalities=tuple(row.modalities),
-        started_at=row.started_at,
-        revision=row.revision,
-        priority=row.priority,
-        state=derive_state(
-            still_open=row.open_since is not None,
-            revision=row.revision,
-            routed_revision=row.routed_revision,
-            reads=reads,
-        ),
-        hold_reason=row.hold_reason,
-        source=row.source,
-        first_seen_at=row.first_seen_at,
-        last_arrival_at=row.last_arrival_at,
-        image_count=images,
-        series_count=series,
-    )
+        yield WorklistRow(record_of(study, states, *counts.get(study.id, (0, 0))), study.patient.provisional, lines)
 
 
 def _deliveries(session: Session, result_ids: Sequence[int]) -> Mapping[int, list[Delivery]]:

@@ -20,7 +20,6 @@ from fhir_records.model import DeliveryState, Role
 from fhir_records.store import users
 from fhir_records.tables import Document
 from tests import seed
-from tests.integration.conftest import database, database_url, postgres_server  # noqa: F401  # fixtures shared
 from tests.peers import free_port
 from web.app import create_app
 from web.settings import WebSettings
@@ -49,7 +48,7 @@ class Site:
 
 
 @pytest.fixture
-def site(database: Database, tmp_path: Path) -> Iterator[Site]:  # noqa: F811  # the fixture imported above
+def site(database: Database, tmp_path: Path) -> Iterator[Site]:
     """The pages on a port of their own, with an account of each role and no studies."""
     port = free_port()
     settings = WebSettings(

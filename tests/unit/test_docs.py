@@ -43,7 +43,6 @@ from tests.unit.fhir_records.renderings.sr_reports import PRESENT, header, repor
 from tests.unit.markdown import anchors, code_blocks, headings, links, plain, section, table
 from web import dicomweb_query, pages
 from web.dicomweb_http import dicomweb_router
-from web.settings import WebSettings
 from workflow.routing import _SAMPLE_FACTS, ModelVersion, Route, Router
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -417,12 +416,6 @@ def test_numbers_of_log_in_are_documented() -> None:
         f"It ends {http.session_hours:g} hours after the log-in, or {http.idle_minutes:g} minutes",
     ):
         assert words in text.replace("\n  ", " ")
-
-
-def test_the_watermark_of_readiness_is_documented() -> None:
-    """The share of the disk below which the service is not ready is the one of the pages' settings."""
-    default = WebSettings.__dataclass_fields__["min_free_percent"].default
-    assert f"the larger of `min_free_mb` and {default:g} % of the disk" in read("operations.md")
 
 
 def test_import_contracts_are_documented() -> None:

@@ -30,7 +30,6 @@ def settings(tmp_path: Path) -> WebSettings:
         timezone=ZoneInfo("Asia/Kolkata"),
         version="0.0-test",
         min_free_bytes=0,
-        min_free_percent=0,
     )
 
 

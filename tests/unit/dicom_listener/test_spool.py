@@ -55,7 +55,7 @@ def test_watermark_is_looked_at_before_writing(tmp_path: Path) -> None:
     with pytest.raises(OutOfSpace):
         spool.store([b"x"], RECEIVED_AT)
     with pytest.raises(OutOfSpace):
-        Spool(tmp_path, min_free_percent=100).store([b"x"], RECEIVED_AT)
+        Spool(tmp_path, min_free_bytes=2**62).store([b"x"], RECEIVED_AT)
     assert list(tmp_path.rglob("*")) == []
 
 

@@ -1,4 +1,4 @@
-"""What integration tests share: a real PostgreSQL, and an empty database on it for each test."""
+"""Databases for tests: a real PostgreSQL, and an empty or a migrated database on it for each test."""
 
 from __future__ import annotations
 
