@@ -56,7 +56,10 @@ class Deliver:
         try:
             status, detail = send(content)
         except PeerUnavailable as error:
-            return DeliveryState.WAITING, None, str(error)
+            return DeliveryState.WAITING, error.status, str(error)
         except PeerRefused as error:
-            return DeliveryState.REFUSED, None, str(error)
+            return DeliveryState.REFUSED, error.status, str(error)
+        except Exception as error:  # boundary: whatever breaks one attempt, the delivery waits and says so
+            log.exception("delivery broke", destination=destination, error=type(error).__name__)
+            return DeliveryState.WAITING, None, "An unexpected error stopped the attempt; the log has the details."
         return DeliveryState.DELIVERED, status, detail

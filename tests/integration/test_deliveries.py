@@ -93,6 +93,16 @@ def test_an_attempt_in_vain_waits_longer_each_time(database: Database, document_
         assert deliveries.take_due(session, LATER) == ()  # leased for one attempt
 
 
+def test_an_attempt_that_breaks_waits_like_one_in_vain(database: Database, document_id: int) -> None:
+    """An error that nobody foresaw is written down without its details, and the delivery is tried again."""
+    delivery_id = add(database, document_id)
+    attempt(database, delivery_id, RuntimeError("Doe^Jane"))
+    delivery = one(database)
+    assert (delivery.state, delivery.attempts) == (DeliveryState.WAITING, 1)
+    assert "unexpected error" in (delivery.last_error or "")
+    assert "Doe" not in (delivery.last_error or "")
+
+
 def test_a_refusal_is_final_until_a_person_tries_again(database: Database, document_id: int) -> None:
     """A peer's no is not asked for again by itself; "try again" makes it due."""
     delivery_id = add(database, document_id)
