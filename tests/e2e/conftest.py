@@ -6,7 +6,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -58,7 +58,6 @@ def site(database: Database, tmp_path: Path) -> Iterator[Site]:
         timezone=ZoneInfo("Asia/Kolkata"),
         version="0.0-test",
         min_free_bytes=0,
-        min_free_percent=0,
     )
     with database.session() as session:
         for role in Role:
@@ -114,15 +113,24 @@ class Visitor:
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """Headless Chromium: ``WETREAD_TEST_CHROMIUM``, or the one on the PATH."""
+def launch() -> Iterator[Callable[[Sequence[str]], Browser]]:
+    """Starts headless Chromium with options: ``WETREAD_TEST_CHROMIUM``, or the one on the PATH.
+
+    One Playwright for the whole run: a process can hold no second one.
+    """
     program = os.environ.get("WETREAD_TEST_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:
         pytest.skip("SKIPPED LOUDLY: Chromium is not installed (Debian: apt install chromium)")
     with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=program, args=list(CHROMIUM_ARGS))
-        yield opened
-        opened.close()
+        yield lambda options: playwright.chromium.launch(executable_path=program, args=list(options))
+
+
+@pytest.fixture(scope="session")
+def browser(launch: Callable[[Sequence[str]], Browser]) -> Iterator[Browser]:
+    """Headless Chromium for the pages."""
+    opened = launch(CHROMIUM_ARGS)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ def test_the_empty_worklist_fills_by_itself_and_keeps_the_focus(
     """A study that comes appears without reloading; what has the focus keeps it while the list refreshes."""
     visitor = visit(site, width=width, dark=dark)
     visitor.log_in()
-    visitor.page.get_by_text("storescu -aec WETREAD 127.0.0.1 11112").wait_for()
+    visitor.page.get_by_text("wetread send FOLDER --to WETREAD@127.0.0.1:11112").wait_for()
     visitor.picture(f"empty-{look}")
     with site.database.session() as session:
         seed.add_study(session, 1, name="First^Patient")

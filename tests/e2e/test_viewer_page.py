@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import html
 import json
-import shutil
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -18,6 +17,7 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import HTMLResponse
 from PIL import Image
+from playwright.sync_api import Browser, Page, expect
 from pydicom import dcmread
 from starlette.staticfiles import StaticFiles
 
@@ -25,8 +25,6 @@ from fhir_records.database import Database
 from tests.dicomweb_archive import put
 from web.dicomweb_http import dicomweb_router
 from web.pages import STATIC, VIEWER_POLICY, SecurityHeaders
-
-playwright = pytest.importorskip("playwright.sync_api", reason="SKIPPED LOUDLY: playwright is not installed")
 
 CHROMIUM_OPTIONS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update"]
 SOFTWARE_WEBGL = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
@@ -98,39 +96,34 @@ def site(database: Database, test_data: Path, tmp_path: Path) -> Iterator[Site]:
         thread.join(10)
 
 
-def _browse(site: Site, options: list[str], width: int = 1200) -> Iterator[playwright.Page]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("SKIPPED LOUDLY: Chromium is not installed (Debian: apt install chromium)")
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=chromium, args=[*CHROMIUM_OPTIONS, *options])
-        page = browser.new_page(viewport={"width": width, "height": 800})
-        page.set_default_timeout(WAIT_MS)
-        page.on("console", lambda message: site.trouble.append(message.text) if message.type == "error" else None)
-        page.goto(site.url)
-        yield page
-        browser.close()
+def _browse(site: Site, browser: Browser, width: int = 1200) -> Iterator[Page]:
+    page = browser.new_page(viewport={"width": width, "height": 800})
+    page.set_default_timeout(WAIT_MS)
+    page.on("console", lambda message: site.trouble.append(message.text) if message.type == "error" else None)
+    page.goto(site.url)
+    yield page
+    browser.close()
 
 
 @pytest.fixture
-def page(site: Site) -> Iterator[playwright.Page]:
+def page(site: Site, launch: Callable[[Sequence[str]], Browser]) -> Iterator[Page]:
     """The page in a browser that draws WebGL in software."""
-    yield from _browse(site, SOFTWARE_WEBGL)
+    yield from _browse(site, launch([*CHROMIUM_OPTIONS, *SOFTWARE_WEBGL]))
 
 
 @pytest.fixture
-def plain_page(site: Site) -> Iterator[playwright.Page]:
+def plain_page(site: Site, launch: Callable[[Sequence[str]], Browser]) -> Iterator[Page]:
     """The page, narrow, in a browser without any WebGL."""
-    yield from _browse(site, NO_WEBGL, width=400)
+    yield from _browse(site, launch([*CHROMIUM_OPTIONS, *NO_WEBGL]), width=400)
 
 
-def at(page: playwright.Page, number: int) -> None:
+def at(page: Page, number: int) -> None:
     """Wait until slice ``number`` is shown."""
-    playwright.expect(page.locator(".wv-position")).to_have_text(f"{number} / {SLICES}")
-    playwright.expect(page.locator(".wv-bottom-left")).to_contain_text(f"Slice {number} / {SLICES}")
+    expect(page.locator(".wv-position")).to_have_text(f"{number} / {SLICES}")
+    expect(page.locator(".wv-bottom-left")).to_contain_text(f"Slice {number} / {SLICES}")
 
 
-def brightness(page: playwright.Page, path: Path) -> float:
+def brightness(page: Page, path: Path) -> float:
     """Mean brightness, 0 to 255, of the middle of the picture as it is on the screen."""
     page.locator(".wv-stage").screenshot(path=path)
     with Image.open(path).convert("L") as image:
@@ -139,18 +132,18 @@ def brightness(page: playwright.Page, path: Path) -> float:
     return sum(pixels) / len(pixels)
 
 
-def test_opens_at_the_key_image_and_breaks_no_policy(site: Site, page: playwright.Page, tmp_path: Path) -> None:
+def test_opens_at_the_key_image_and_breaks_no_policy(site: Site, page: Page, tmp_path: Path) -> None:
     """The first key image is opened, drawn and named, and the browser finds nothing to complain of."""
     at(page, KEY_IMAGE)
-    playwright.expect(page.locator(".wv-top-right")).to_have_text("Key image 1")
-    playwright.expect(page.get_by_role("button", name=f"Key image 1 – slice {KEY_IMAGE}")).to_be_visible()
+    expect(page.locator(".wv-top-right")).to_have_text("Key image 1")
+    expect(page.get_by_role("button", name=f"Key image 1 – slice {KEY_IMAGE}")).to_be_visible()
     label = page.locator(".wv-viewport").get_attribute("aria-label") or ""
     assert f"slice {KEY_IMAGE} of {SLICES}" in label
     assert brightness(page, tmp_path / "wide.png") > 10
     assert [words for words in site.trouble if "406" not in words] == [], "only the broken image may be complained of"
 
 
-def test_every_way_to_another_slice(page: playwright.Page) -> None:
+def test_every_way_to_another_slice(page: Page) -> None:
     """Keys, wheel, buttons, slider, key-image buttons and links on the page lead to the slice that they promise."""
     at(page, KEY_IMAGE)
     page.locator(".wv-viewport").focus()
@@ -177,7 +170,7 @@ def test_every_way_to_another_slice(page: playwright.Page) -> None:
     at(page, 5)
 
 
-def test_window_invert_and_reset(page: playwright.Page, tmp_path: Path) -> None:
+def test_window_invert_and_reset(page: Page, tmp_path: Path) -> None:
     """A drag changes the window, I turns black and white over, R brings the first view back."""
     at(page, KEY_IMAGE)
     corner = page.locator(".wv-bottom-right")
@@ -189,42 +182,42 @@ def test_window_invert_and_reset(page: playwright.Page, tmp_path: Path) -> None:
     page.mouse.down()
     page.mouse.move(box["x"] + 420, box["y"] + 140, steps=4)
     page.mouse.up()
-    playwright.expect(corner).not_to_have_text(first)
+    expect(corner).not_to_have_text(first)
     page.keyboard.press("i")
-    playwright.expect(page.get_by_role("button", name="Invert")).to_have_attribute("aria-pressed", "true")
+    expect(page.get_by_role("button", name="Invert")).to_have_attribute("aria-pressed", "true")
     assert abs(brightness(page, tmp_path / "inverted.png") - bright) > 20
     page.keyboard.press("r")
-    playwright.expect(corner).to_have_text(first)
+    expect(corner).to_have_text(first)
     assert brightness(page, tmp_path / "reset.png") == pytest.approx(bright, abs=2)
 
 
-def test_broken_image_is_said_and_the_next_one_is_shown(page: playwright.Page) -> None:
+def test_broken_image_is_said_and_the_next_one_is_shown(page: Page) -> None:
     """An image that cannot be delivered is named, nothing else is shown in its place, and one can go on."""
     at(page, KEY_IMAGE)
     page.locator(".wv-slider").fill(str(BROKEN))
     trouble = page.locator(".wv-status-text")
-    playwright.expect(trouble).to_contain_text(f"Slice {BROKEN} cannot be shown")
-    playwright.expect(page.get_by_role("button", name="Try again")).to_be_visible()
-    playwright.expect(page.locator(".wv-viewport canvas").first).not_to_be_visible()
+    expect(trouble).to_contain_text(f"Slice {BROKEN} cannot be shown")
+    expect(page.get_by_role("button", name="Try again")).to_be_visible()
+    expect(page.locator(".wv-viewport canvas").first).not_to_be_visible()
     page.get_by_role("button", name="Next slice").click()
     at(page, BROKEN + 1)
-    playwright.expect(trouble).not_to_be_visible()
+    expect(trouble).not_to_be_visible()
 
 
-def test_server_away_and_back(page: playwright.Page) -> None:
+def test_server_away_and_back(page: Page) -> None:
     """While the server is away the viewer says so; "Try again" shows the image once it is back."""
     at(page, KEY_IMAGE)
     page.route("**/frames/*", lambda route: route.abort())
     page.locator(".wv-viewport").focus()
     page.keyboard.press("Home")
     page.keyboard.press("End")
-    playwright.expect(page.locator(".wv-status-text")).to_contain_text("cannot be reached")
+    expect(page.locator(".wv-status-text")).to_contain_text("cannot be reached")
     page.unroute("**/frames/*")
     page.get_by_role("button", name="Try again").click()
     at(page, 30)
 
 
-def test_without_webgl_and_on_a_narrow_screen(site: Site, plain_page: playwright.Page, tmp_path: Path) -> None:
+def test_without_webgl_and_on_a_narrow_screen(site: Site, plain_page: Page, tmp_path: Path) -> None:
     """Without WebGL the picture is drawn by the processor, and nothing sticks out of a narrow page."""
     at(plain_page, KEY_IMAGE)
     assert brightness(plain_page, tmp_path / "narrow.png") > 10

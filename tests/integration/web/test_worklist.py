@@ -20,7 +20,7 @@ from tests.integration.web.forms import Enter
 def test_an_empty_worklist_says_what_to_do(enter: Enter) -> None:
     """AE title, host, port and an example command."""
     text = enter().get("/").text
-    assert "storescu -aec WETREAD 127.0.0.1 11112" in text and "make demo" in text
+    assert "wetread send FOLDER --to WETREAD@127.0.0.1:11112" in text and "make demo" in text
 
 
 def test_the_worklist_shows_each_study_with_its_state_and_finding(enter: Enter, database: Database) -> None:
