@@ -17,6 +17,7 @@ $(VENV)/.setup: pyproject.toml constraints.txt hatch_build.py
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	# torch first and pinned: asked for by another package, it would come with several gigabytes for GPUs.
+	@echo "Installing torch, then Wetread and what it needs, then building the viewer: a minute or two …"
 	$(PIP) install --quiet --constraint constraints.txt torch==2.13.0
 	$(PIP) install --quiet --constraint constraints.txt --editable .
 	touch $@
