@@ -57,18 +57,6 @@ name = "demo PACS"
 ae_title = "{pacs_title}"
 host = "127.0.0.1"
 port = {pacs_port}
-
-[[route]]
-name = "every MR study"
-when = '"MR" in study.modalities'
-models = ["brain_mr_tumour"]
-results_to = ["demo PACS"]
-
-[[route]]
-name = "everything else"
-when = '!("MR" in study.modalities)'
-models = ["brain_mr_tumour"]
-results_to = ["demo PACS"]
 """
 
 

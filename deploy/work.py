@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import structlog
 from sqlalchemy.orm import Session
@@ -19,15 +21,18 @@ from dicom_listener.orthanc_follower import Follower
 from dicom_listener.settings import Node, SenderSettings
 from fhir_records import migrations
 from fhir_records.database import Database
-from fhir_records.errors import DatabaseUnavailable, OutOfSpace, PeerRefused, PeerUnavailable
+from fhir_records.errors import DatabaseUnavailable, ModelFailed, OutOfSpace, PeerRefused, PeerUnavailable
 from fhir_records.jobs import Handler, Job, JobWorker, request_route
+from fhir_records.model import Instance
 from fhir_records.store.arrivals import FrozenRevision
+from inference.live_models import LiveModels
+from inference.reading import ImageFile
 from inference.registry import RegisteredModel, Registry
 from inference.runner import ModelRunner
 from workflow.delivery import Deliver, Send
 from workflow.reading import Reader, ReadStudy
 from workflow.rendering import RenderResult
-from workflow.routing import ModelVersion, Route, Router, RouteRevision
+from workflow.routing import CurrentRouter, ModelVersion, Route, Router, RouteRevision
 from workflow.sweeps import Sweeper
 
 log = structlog.get_logger(__name__)
@@ -37,18 +42,41 @@ RECONCILE_S = 30.0
 
 
 def router_of(settings: Settings, models: Sequence[RegisteredModel]) -> Router:
-    """The compiled routes. Where none is configured every model is asked, and its contract decides.
+    """The compiled routes; where none is configured, those of `default_routes`.
 
     Raises:
         SettingsError: a rule is wrong, or names a model that is not registered.
     """
+    models = [model for model in models if model.contract.kind != "guard"]
     routes = [
         Route(route.name, route.when, route.models, route.results_to, route.priority) for route in settings.file.route
     ]
     if not routes:
-        everywhere = tuple(destination.name for destination in settings.file.destination)
-        routes = [Route("default", "true", tuple(model.name for model in models), everywhere)]
+        routes = default_routes(models, tuple(destination.name for destination in settings.file.destination))
     return Router(routes, [ModelVersion(model.name, model.version) for model in models])
+
+
+def default_routes(models: Sequence[RegisteredModel], results_to: tuple[str, ...]) -> list[Route]:
+    """Routes for a site that has configured none: each model reads the modalities that its contract asks for.
+
+    A study that suits none is given to the first model, which refuses it in words: silence would look like "normal".
+    """
+    routes: list[Route] = []
+    read: dict[str, None] = {}
+    for model in models:
+        modalities = model.contract.required.modality
+        read.update(dict.fromkeys(modalities))
+        when = _has_any(modalities) if modalities else "true"
+        routes.append(Route(f"{model.name} by default", when, (model.name,), results_to))
+    if models and all(model.contract.required.modality for model in models):
+        routes.append(Route("read by none", f"!{_has_any(tuple(read))}", (models[0].name,), results_to))
+    return routes
+
+
+def _has_any(modalities: Sequence[str]) -> str:
+    """The CEL expression that one of the study's modalities is among these."""
+    # JSON's strings and lists are CEL's.
+    return f"study.modalities.exists(modality, modality in {json.dumps(list(modalities))})"
 
 
 def destinations(settings: Settings) -> Mapping[str, Send]:
@@ -83,7 +111,7 @@ class WorkerParts:
 
     database: Database
     settings: Settings
-    models: Mapping[str, RegisteredModel]
+    models: LiveModels
     reader: Reader
     senders: Mapping[str, Send]
 
@@ -94,17 +122,34 @@ def handlers(parts: WorkerParts) -> Mapping[Job, Handler]:
     installation = installation_of(settings, database)
     path_of = spool_of(settings).path
     releases = {entry.name: entry.release for entry in settings.file.destination}
-    route = RouteRevision(database, router_of(settings, list(parts.models.values())), installation)
+    router = CurrentRouter(lambda: router_of(settings, list(parts.models.values())), parts.models.stamp)
+    look = partial(_look, parts, path_of)
     read = ReadStudy(database, parts.reader, parts.models, installation, path_of, now)
     render = RenderResult(database, installation, path_of, now, releases)
     deliver = Deliver(database, parts.senders, now)
     # Procrastinate looks at a task's own signature, so it gets functions, not the callable records themselves.
     return {
-        Job.ROUTE: lambda revision_id: route(revision_id),
+        Job.ROUTE: lambda revision_id: RouteRevision(database, router(), installation, look)(revision_id),
         Job.READ: lambda read_id: read(read_id),
         Job.RENDER: lambda result_id: render(result_id),
         Job.DELIVER: lambda delivery_id: deliver(delivery_id),
     }
+
+
+def _look(parts: WorkerParts, path_of: Callable[[str], Path], instances: Sequence[Instance]) -> str:
+    """What the images show, by the model `anatomy`; "" where that is not registered or cannot tell."""
+    model = parts.models.get("anatomy")
+    if model is None:
+        return ""
+    images = [
+        ImageFile(str(path_of(entry.file_key)), entry.series_uid, entry.sop_uid, entry.sop_class_uid)
+        for entry in instances
+    ]
+    try:
+        return parts.reader.look(model, images)
+    except ModelFailed as error:
+        log.warning("anatomy could not be told", why=str(error))
+        return ""
 
 
 class WorkRole:
@@ -128,7 +173,7 @@ class WorkRole:
             return 0
         registry = Registry(self._settings.models)
         registry.ensure_shipped()
-        models = {model.name: model for model in registry.list()}
+        models = LiveModels(registry)
         with ModelRunner(threads=self._settings.file.inference.threads) as runner:
             parts = WorkerParts(self._database, self._settings, models, runner, destinations(self._settings))
             self._worker = JobWorker(self._database, handlers(parts))

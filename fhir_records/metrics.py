@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from sqlalchemy import text
 from sqlalchemy.orm import Session
+
+from fhir_records.store.models import ModelWeek, weekly
 
 # Name, help, labels, and the query that gives the labels and the value, in this order. No label can name a patient.
 _FIGURES: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
@@ -57,6 +59,13 @@ _FIGURES: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
         " WHERE finished_at > now() - interval '1 hour' GROUP BY 1",
     ),
     (
+        "wetread_shadow_reads",
+        "Studies read by a version on trial, and whether it agreed with the active one.",
+        ("model", "version", "outcome"),
+        "SELECT model, version, CASE WHEN agrees THEN 'agrees' WHEN NOT agrees THEN 'disagrees' ELSE 'failed' END,"
+        " count(*) FROM shadow_read GROUP BY 1, 2, 3",
+    ),
+    (
         "wetread_deliveries",
         "Deliveries by destination and state.",
         ("destination", "state"),
@@ -89,6 +98,50 @@ _FIGURES: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
     ),
 )
 
+# Of each model version in the week that runs (from Monday, UTC): name, help, a label beside model and version or "",
+# and the values by that label.
+_WeekValues = Callable[[ModelWeek], Iterable[tuple[str, float | None]]]
+_MODEL_FIGURES: tuple[tuple[str, str, str, _WeekValues], ...] = (
+    ("wetread_model_week_reads", "Reads this week.", "", lambda week: [("", week.reads)]),
+    (
+        "wetread_model_week_answers",
+        "Reads this week by the model's answer.",
+        "label",
+        lambda week: week.answers.items(),
+    ),
+    (
+        "wetread_model_week_refusals",
+        "Reads refused this week by reason.",
+        "reason",
+        lambda week: week.refusals.items(),
+    ),
+    (
+        "wetread_model_week_refusal_rate",
+        "Share of this week's reads that were refused.",
+        "",
+        lambda week: [("", week.refusal_rate)],
+    ),
+    (
+        "wetread_model_week_read_seconds_mean",
+        "Mean seconds that the model took for a study this week.",
+        "",
+        lambda week: [("", week.seconds_mean)],
+    ),
+    (
+        "wetread_model_week_probability",
+        "Reads this week by the probability of their answer: the lower edge of a tenth.",
+        "from",
+        lambda week: [(f"{place / 10:.1f}", count) for place, count in enumerate(week.probabilities)],
+    ),
+    (
+        "wetread_model_week_psi",
+        "Population stability index of this week's inputs against training; above 0.25 much has changed.",
+        "of",
+        lambda week: [("intensity", week.intensity_psi), ("distance", week.distance_psi)],
+    ),
+)
+_THIS_WEEK = "SELECT date_trunc('week', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'"
+
 
 class _RecordCollector(Collector):
     def __init__(self, session: Session) -> None:
@@ -102,6 +155,14 @@ class _RecordCollector(Collector):
             family = GaugeMetricFamily(name, words, labels=labels)
             for row in self._session.execute(text(query)):
                 family.add_metric([str(value) for value in row[:-1]], float(row[-1]))
+            yield family
+        weeks = weekly(self._session, since=self._session.scalar(text(_THIS_WEEK)))
+        for name, words, label, values in _MODEL_FIGURES:
+            family = GaugeMetricFamily(name, words, labels=["model", "version", *([label] if label else [])])
+            for week in weeks:
+                for word, value in values(week):
+                    if value is not None:
+                        family.add_metric([week.model, week.version, *([word] if label else [])], float(value))
             yield family
 
 

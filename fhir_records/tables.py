@@ -17,6 +17,7 @@ from sqlalchemy import (
     CheckConstraint,
     Date,
     DateTime,
+    Double,
     Enum,
     ForeignKey,
     Index,
@@ -62,11 +63,13 @@ class Base(DeclarativeBase):
     type_annotation_map: ClassVar[dict[Any, Any]] = {
         str: Text(),
         int: Integer(),
+        float: Double(),
         dt.datetime: DateTime(timezone=True),
         dt.date: Date(),
         dict[str, Any]: JSONB(),
         list[dict[str, Any]]: JSONB(),
         list[str]: ARRAY(Text()),
+        list[float]: ARRAY(Double()),
         bytes: LargeBinary(),
         uuid.UUID: Uuid(),
         InstanceKind: _words(InstanceKind),
@@ -308,6 +311,57 @@ class Result(Base):
     version: Mapped[int]
     status: Mapped[ResultStatus]
     content: Mapped[dict[str, Any]]  # finding or refusal, algorithm, images read: `fhir_records.store.results`
+    created_at: Mapped[dt.datetime] = _now()
+    read: Mapped[Read] = relationship()
+
+
+class ReadFigures(Base):
+    """What a read was shown and said, in numbers that name nobody: for watching a model in use."""
+
+    __tablename__ = "read_figures"
+    __table_args__ = (Index("ix_read_figures_week", "model", "read_at"),)
+
+    read_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("read.id"), primary_key=True, autoincrement=False)
+    model: Mapped[str]
+    model_version: Mapped[str]
+    read_at: Mapped[dt.datetime]
+    label: Mapped[str | None]  # the answer, in the model's own word; null: refused
+    probability: Mapped[float | None]  # of the answer, 0 to 1
+    refusal: Mapped[str | None]  # code of the refusal
+    images: Mapped[int]  # that the network was shown
+    seconds: Mapped[float]
+    # Shares of pixels by brightness, and of images by distance from training: bins as in `inference.drift`.
+    intensity: Mapped[list[float]]
+    distances: Mapped[list[float]]
+
+
+class ModelReference(Base):
+    """The training images of a model version, in the bins of `read_figures`."""
+
+    __tablename__ = "model_reference"
+
+    model: Mapped[str] = mapped_column(primary_key=True)
+    model_version: Mapped[str] = mapped_column(primary_key=True)
+    intensity: Mapped[list[float]]
+    distances: Mapped[list[float]]
+
+
+class ShadowRead(Base):
+    """What a version on trial said of a study that the active one has read. Never rendered, never delivered."""
+
+    __tablename__ = "shadow_read"
+    __table_args__ = (UniqueConstraint("read_id", "model", "version"),)
+
+    id: Mapped[int] = _key()
+    read_id: Mapped[int] = _ref("read.id")
+    model: Mapped[str]
+    version: Mapped[str]  # the one on trial
+    label: Mapped[str | None]  # its answer; null: it refused, or failed
+    probability: Mapped[float | None]  # of its answer, 0 to 1
+    refusal: Mapped[str | None]  # code of its refusal
+    error: Mapped[str | None]  # why it failed, in words without patient data
+    agrees: Mapped[bool | None] = mapped_column(Boolean)  # with the active version's answer; null: it failed
+    seconds: Mapped[float]
     created_at: Mapped[dt.datetime] = _now()
     read: Mapped[Read] = relationship()
 

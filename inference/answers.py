@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
+
+from inference.drift import InputFigures, figures_from_json
 
 
 class Concept(NamedTuple):
@@ -31,12 +33,24 @@ class Alternative(NamedTuple):
     probability: float  # 0 to 1; over all classes they add up to 1
 
 
+class ActivationMap(NamedTuple):
+    """Where in a key image the network saw what it answers: a small picture, to be stretched over the whole frame."""
+
+    image: KeyImage
+    label: str  # the class that it speaks for
+    rows: int  # of the small picture, 64 at most
+    columns: int
+    peak: float  # evidence (logit) that 255 stands for; 0 stands for none, or for evidence against
+    values: str  # base64 of rows x columns bytes, row by row; `inference.saliency.unpacked` reads it
+
+
 @dataclass(frozen=True, slots=True)
 class Refused:
     """The model did not read the study, and why."""
 
     code: str  # modality, no-images, no-readable-images, too-few-images, image-type, anatomy, matrix, photometric
     sentence: str  # "Not read, because …"
+    figures: InputFigures | None = field(default=None, compare=False)  # None: nothing was shown to the network
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +68,9 @@ class Classified:
     alternatives: tuple[Alternative, ...]  # every class, most likely first, the answer itself among them
     images_read: int  # images or frames that were decoded and shown to the model
     series_uid: str  # the series that was read
+    activation: tuple[ActivationMap, ...] = ()  # one for each key image; none where the model gives no maps
+    prediction_set: tuple[str, ...] = ()  # labels that cannot be ruled out at 95 % coverage; empty: not calibrated
+    figures: InputFigures | None = field(default=None, compare=False)
 
 
 Answer = Refused | Classified
@@ -67,6 +84,7 @@ def answer_to_json(answer: Answer) -> dict[str, Any]:
 def answer_from_json(values: Mapping[str, Any]) -> Answer:
     """The answer that `answer_to_json` wrote. Raises KeyError, TypeError or ValueError for anything else."""
     fields = {key: value for key, value in values.items() if key != "kind"}
+    fields["figures"] = figures_from_json(fields.get("figures"))
     if values["kind"] == "refused":
         return Refused(**fields)
     if values["kind"] != "classified":
@@ -79,5 +97,9 @@ def answer_from_json(values: Mapping[str, Any]) -> Answer:
             "key_images": tuple(KeyImage(*image) for image in fields["key_images"]),
             "limits": tuple(fields["limits"]),
             "alternatives": tuple(Alternative(*alternative) for alternative in fields["alternatives"]),
+            "activation": tuple(
+                ActivationMap(KeyImage(*image), *rest) for image, *rest in fields.get("activation", ())
+            ),
+            "prediction_set": tuple(fields.get("prediction_set", ())),
         }
     )

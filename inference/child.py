@@ -11,18 +11,26 @@ import resource
 import signal
 import sys
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from dicom_listener.pixels import grey_frame, read_header
-from fhir_records.errors import WetreadError
+import numpy as np
+import numpy.typing as npt
+import pydicom
+
+from dicom_listener.stored import open_stored
+from fhir_records.errors import PixelsNotReadable, WetreadError
+from inference.anatomy import Anatomies, AnatomyGuard, anatomy_of
 from inference.answers import answer_to_json
 from inference.backends import Backend
-from inference.backends.onnx import OnnxBackend
+from inference.backends.select import open_backend
 from inference.contract import Contract, load_contract
-from inference.reading import ImageFile, Pixels, read_study
+from inference.drift import Tally
+from inference.reading import ImageFile, read_study
+from inference.slices import Picture
+from inference.suitability import HEADER_KEYWORDS
 from inference.wire import encode, receive
 
 _OVERHEAD = 1.5  # the hard limit over the contract's: the runner, which watches what is really in use, comes first
@@ -33,6 +41,7 @@ class _Loaded:
     path: str
     contract: Contract
     backend: Backend
+    guard: AnatomyGuard | None
 
 
 def main() -> None:
@@ -52,9 +61,15 @@ def main() -> None:
         except EOFError:
             return
         try:
+            reply: dict[str, Any]
             loaded = _load(request, loaded)
-            answer = read_study(loaded.contract, loaded.backend, _images(request), Pixels(read_header, grey_frame))
-            reply: dict[str, Any] = {"answer": answer_to_json(answer)}
+            if request.get("look"):
+                anatomies = Anatomies(loaded.contract, loaded.backend)
+                reply = {"anatomy": anatomy_of(anatomies, list(_greys(_images(request))))}
+            else:
+                tally = Tally(loaded.backend)
+                answer = read_study(loaded.contract, tally, _images(request), _open, loaded.guard)
+                reply = {"answer": answer_to_json(replace(answer, figures=tally.figures()))}
         except MemoryError:
             reply = {"failed": "memory"}
         except WetreadError as error:
@@ -71,7 +86,9 @@ def _load(request: Mapping[str, Any], loaded: _Loaded | None) -> _Loaded:
     if loaded is None or loaded.path != path:
         contract = load_contract(Path(path) / "contract.toml")
         _limit_memory(contract.memory_limit_mb)
-        loaded = _Loaded(path, contract, OnnxBackend(Path(path) / "model.onnx", int(request["threads"])))
+        threads = int(request["threads"])
+        guard = AnatomyGuard.beside(Path(path), contract, threads)
+        loaded = _Loaded(path, contract, open_backend(Path(path), threads), guard)
     _limit_memory(loaded.contract.memory_limit_mb)
     # The runner kills at the time limit; should the runner itself be dead, nobody else would.
     signal.alarm(int(loaded.contract.time_limit_s) + 30)
@@ -87,6 +104,20 @@ def _limit_memory(megabytes: int) -> None:
 
 def _images(request: Mapping[str, Any]) -> list[ImageFile]:
     return [ImageFile(*image) for image in request["images"]]
+
+
+def _greys(images: Sequence[ImageFile]) -> Iterator[npt.NDArray[np.float32]]:
+    """The first frame of each image that can be decoded."""
+    for image in images:
+        try:
+            _, picture = _open(image.path)
+            yield picture.grey(1)
+        except PixelsNotReadable:
+            continue
+
+
+def _open(path: str) -> tuple[pydicom.Dataset, Picture]:
+    return open_stored(path, HEADER_KEYWORDS)
 
 
 def _named(error: Exception) -> str:

@@ -24,6 +24,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from inference.contract import PredictionSet
+
 Floats = npt.NDArray[np.float64]
 
 _MIN_SHARE = 0.6  # of the fullest slice's head
@@ -71,6 +73,17 @@ def score_study(log_probabilities: Floats, areas: Sequence[float], absent: int) 
     answer = int(probabilities.argmax())
     keys = _spread(len(chosen)) if answer == absent else _telling(ratios[:, answer], evidence[:, answer], stretch)
     return StudyScore(probabilities, answer, tuple(int(chosen[key]) for key in keys), len(chosen))
+
+
+def prediction_set(score: StudyScore, calibrated: PredictionSet | None) -> tuple[int, ...]:
+    """Indices of the classes that cannot be ruled out, likeliest first; none where the model is not calibrated for it.
+
+    The answer itself is always among them.
+    """
+    if calibrated is None:
+        return ()
+    order = np.argsort(-score.probabilities, kind="stable").tolist()
+    return tuple(i for i in order if i == score.answer or score.probabilities[i] >= calibrated.threshold)
 
 
 def _moving_mean(values: Floats, width: int) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -11,10 +12,12 @@ from typing import Any, NoReturn
 
 from fhir_records.errors import BundleError
 from inference.answers import Concept
-from inference.preprocess import PreprocessSettings
+from inference.filters import FILTERS
+from inference.preprocess import CROPS, PreprocessSettings
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{1,62}")
 _PRESENCE = ("present", "absent")
+KINDS = ("finding", "guard")
 _EXPECTABLE = ("contrast_agent", "body_part")
 
 
@@ -73,6 +76,26 @@ class Familiarity:
 
 
 @dataclass(frozen=True, slots=True)
+class PredictionSet:
+    """Which classes cannot be ruled out: those whose probability for the study reaches the threshold.
+
+    Split conformal prediction (Vovk et al., 2005), calibrated on synthetic series; `training.studies` says how.
+    """
+
+    coverage: float  # share of calibration series whose true class is in the set
+    threshold: float  # least probability of a class in the set
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """Another registered model that looks first, and what it must see for this one to read."""
+
+    model: str  # its name in the registry
+    allowed: tuple[str, ...]  # its labels
+    threshold: float  # least probability of the allowed labels together
+
+
+@dataclass(frozen=True, slots=True)
 class Contract:
     """All that Wetread needs to know of a model beside its network."""
 
@@ -91,6 +114,9 @@ class Contract:
     time_limit_s: float  # for one study
     memory_limit_mb: int  # of the process
     batch_size: int
+    prediction_set: PredictionSet | None = None  # None: not calibrated for studies
+    guard: Guard | None = None  # None: no other network looks first
+    kind: str = "finding"  # one of KINDS: a guard answers other models, and no study is routed to it
 
 
 def load_contract(path: Path) -> Contract:
@@ -133,6 +159,9 @@ def parse_contract(document: Mapping[str, Any]) -> Contract:
         time_limit_s=limits.number("time_limit_s", 1, 86_400),
         memory_limit_mb=int(limits.number("memory_limit_mb", 256, 1_048_576)),
         batch_size=int(limits.number("batch_size", 1, 1024)),
+        prediction_set=_prediction_set(top.table("prediction_set")) if "prediction_set" in document else None,
+        guard=_guard(top.table("guard")) if "guard" in document else None,
+        kind=top.choice("kind", KINDS) if "kind" in document else "finding",
     )
 
 
@@ -169,6 +198,24 @@ def _familiarity(table: _Table) -> Familiarity:
     return Familiarity(usual, table.number("limit", usual, 1e9))
 
 
+def _prediction_set(table: _Table) -> PredictionSet:
+    return PredictionSet(table.number("coverage", 0.5, 0.999), table.number("threshold", 0, 1))
+
+
+def _filters(table: _Table) -> tuple[str, ...]:
+    names = table.texts("filters")
+    if not set(names) <= set(FILTERS):
+        _fail(table.path + ".filters", list(names), " and ".join(repr(name) for name in FILTERS))
+    return names
+
+
+def _guard(table: _Table) -> Guard:
+    allowed = table.texts("allowed")
+    if not allowed:
+        _fail("guard.allowed", [], "at least one label of the guard")
+    return Guard(table.text("model"), allowed, table.number("threshold", 0, 1))
+
+
 def _preprocess(table: _Table) -> PreprocessSettings:
     return PreprocessSettings(
         size=int(table.number("size", 16, 1024)),
@@ -176,12 +223,15 @@ def _preprocess(table: _Table) -> PreprocessSettings:
         foreground=table.number("foreground", 0, 1),
         low_percentile=table.number("low_percentile", 0, 49),
         high_percentile=table.number("high_percentile", 51, 100),
+        crop=table.choice("crop", CROPS) if "crop" in table.values else "head",
+        filters=_filters(table) if "filters" in table.values else (),
     )
 
 
 def preprocess_table(settings: PreprocessSettings) -> str:
     """The `[preprocess]` table as TOML, for training to write."""
-    lines = [f"{item.name} = {getattr(settings, item.name)}" for item in fields(settings)]
+    values = [(item.name, getattr(settings, item.name)) for item in fields(settings)]
+    lines = [f"{name} = {value if isinstance(value, (int, float)) else json.dumps(value)}" for name, value in values]
     return "\n".join(["[preprocess]", *lines, ""])
 
 

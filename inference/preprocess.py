@@ -14,9 +14,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from inference.filters import apply_filter
+
 Float2D = npt.NDArray[np.float32]  # shape (rows, columns)
 Mask = npt.NDArray[np.bool_]  # shape (rows, columns)
 
+# head: the largest bright region, all else blanked. frame: the picture without its uniform border, nothing blanked.
+# none: the whole picture, nothing blanked. Each is padded to a square.
+CROPS = ("head", "frame", "none")
+_BORDER = 0.08  # of the picture's range: what differs less from the border's grey is border
 _GRID = 64  # cells a side of the coarse grid that the head is looked for in
 
 
@@ -29,6 +35,8 @@ class PreprocessSettings:
     foreground: float = 0.35  # a cell is bright above this share of the mean of the brighter half of the picture
     low_percentile: float = 1.0  # of the pixels of the head; becomes 0
     high_percentile: float = 99.5  # of the pixels of the head; becomes 1
+    crop: str = "head"  # one of CROPS: what the square is cut from
+    filters: tuple[str, ...] = ()  # of `filters.FILTERS`, in this order, on the square
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +102,61 @@ def standardise(square: Float2D) -> Float2D:
     return result
 
 
+def find_subject(image: Float2D, settings: PreprocessSettings) -> Head | None:
+    """What `settings.crop` cuts from `image`, as a region of it; None where the picture shows nothing."""
+    if settings.crop == "head":
+        return find_head(image, settings)
+    rows, columns = image.shape
+    low, high = float(image.min()), float(image.max())
+    if not high > low:
+        return None
+    top, bottom, left, right = 0, rows, 0, columns
+    if settings.crop == "frame":
+        edge = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
+        spread = float(np.percentile(image, settings.high_percentile)) - low
+        shown = np.abs(image - np.median(edge)) > _BORDER * max(spread, 1e-6)
+        used_rows = np.flatnonzero(shown.mean(axis=1) > 0.02)
+        used_columns = np.flatnonzero(shown.mean(axis=0) > 0.02)
+        if not used_rows.size or not used_columns.size:
+            return None
+        top, bottom = int(used_rows[0]), int(used_rows[-1]) + 1
+        left, right = int(used_columns[0]), int(used_columns[-1]) + 1
+    mask: Mask = np.zeros(image.shape, dtype=bool)
+    mask[top:bottom, left:right] = True
+    return Head(top, bottom, left, right, mask, (bottom - top) * (right - left) / image.size, 1.0)
+
+
+def cut(image: Float2D, settings: PreprocessSettings) -> tuple[Float2D, Head] | None:
+    """The square that `standardise` takes, 0 to 1, and what it was cut from; None where the picture shows nothing."""
+    subject = find_subject(image, settings)
+    if subject is None:
+        return None
+    square = crop_and_scale(image, subject, settings) if settings.crop == "head" else _whole(image, subject, settings)
+    for name in settings.filters:
+        square = apply_filter(name, square)
+    return square, subject
+
+
 def prepare(image: Float2D, settings: PreprocessSettings) -> tuple[Float2D, Head] | None:
     """All steps: what the network takes, shape (size, size), and the head it was cut from; None where there is none."""
-    head = find_head(image, settings)
-    if head is None:
-        return None
-    return standardise(crop_and_scale(image, head, settings)), head
+    found = cut(image, settings)
+    return None if found is None else (standardise(found[0]), found[1])
+
+
+def _whole(image: Float2D, subject: Head, settings: PreprocessSettings) -> Float2D:
+    """The box of the subject, nothing blanked, scaled by its own percentiles and padded to a square."""
+    box = image[subject.top : subject.bottom, subject.left : subject.right]
+    height, width = box.shape
+    longer = max(height, width)
+    rows, columns = (max(1, round(settings.size * side / longer)) for side in (height, width))
+    small = _resize(box, rows, columns)
+    low, high = np.percentile(small, (settings.low_percentile, settings.high_percentile))
+    scaled = np.clip((small - low) / max(float(high - low), 1e-6), 0.0, 1.0)
+    above, before = (settings.size - rows) // 2, (settings.size - columns) // 2
+    square: Float2D = np.pad(
+        scaled, ((above, settings.size - rows - above), (before, settings.size - columns - before))
+    ).astype(np.float32)
+    return square
 
 
 def _resize(image: Float2D, rows: int, columns: int) -> Float2D:
@@ -116,6 +173,7 @@ def _largest_region(bright: Mask) -> Mask:
 
     def root(run: int) -> int:
         while parent[run] != run:
+            parent[run] = parent[parent[run]]
             run = parent[run]
         return run
 

@@ -10,15 +10,28 @@ import numpy.typing as npt
 import pydicom
 
 from fhir_records.errors import PixelsNotReadable
-from inference.answers import Alternative, Answer, Classified, KeyImage, Refused
-from inference.backends import Backend, Outputs
-from inference.classify import StudyScore, calibrated_log_probabilities, evaluated_slices, score_study
+from inference.answers import ActivationMap, Alternative, Answer, Classified, KeyImage, Refused
+from inference.backends import Backend
+from inference.classify import (
+    StudyScore,
+    calibrated_log_probabilities,
+    evaluated_slices,
+    prediction_set,
+    score_study,
+)
 from inference.contract import Contract
-from inference.preprocess import prepare
+from inference.preprocess import find_subject
+from inference.saliency import evidence, packed
+from inference.slices import Frame, Picture, Slices, clean, run_network, stack_frames
+from inference.stack import missing_numbers, missing_slices, several_in_one_place
 from inference.suitability import Chosen, ImageFacts, check, facts_of
 
-ReadHeader = Callable[[str], pydicom.Dataset]
-GreyFrame = Callable[[str, int], npt.NDArray[np.float32]]
+_GUARD_LOOKS_AT = 12  # frames, evenly over the stack without its ends
+
+OpenImage = Callable[[str], tuple[pydicom.Dataset, Picture]]
+"""A path → what `HEADER_KEYWORDS` names of the header, and the way to the pixels. Raises PixelsNotReadable."""
+Guard = Callable[[Iterator[npt.NDArray[np.float32]]], Refused | None]
+"""Sees some whole grey frames of the series before the network does; what it refuses is not read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,104 +44,74 @@ class ImageFile:
     sop_class_uid: str
 
 
-@dataclass(frozen=True, slots=True)
-class Pixels:
-    """How headers and pixels are read: the two functions of `dicom_listener.pixels`, or a test's."""
-
-    read_header: ReadHeader
-    grey_frame: GreyFrame  # (path, frame from 1) → float32, shape (rows, columns)
-
-
-@dataclass(frozen=True, slots=True)
-class _Slices:
-    """What the network said of the slices that show something, in the order of the stack."""
-
-    places: list[tuple[ImageFacts, int]]  # image and frame (from 1)
-    logits: npt.NDArray[np.float32]  # shape (slices, classes)
-    distances: npt.NDArray[np.float32] | None  # shape (slices,), from the training images
-    areas: list[float]  # share of the slice that the head covers
-    decoded: int
-    undecodable: int
-
-
-def read_study(contract: Contract, backend: Backend, images: Sequence[ImageFile], pixels: Pixels) -> Answer:
+def read_study(
+    contract: Contract,
+    backend: Backend,
+    images: Sequence[ImageFile],
+    open_image: OpenImage,
+    guard: Guard | None = None,
+) -> Answer:
     """The model's answer to the study, a refusal included. Memory is bounded by the contract's batch size."""
-    facts, unreadable = _headers(images, pixels)
+    different = list({image.sop_uid: image for image in images}.values())
+    facts, pictures, unreadable = _headers(different, open_image)
     if images and not facts:
         return _nothing_decoded()
     suited = check(contract, facts)
     if isinstance(suited, Refused):
         return suited
-    slices = _run(contract, backend, suited, pixels)
+    frames = stack_frames(suited.images, pictures)
+    refused = guard(_looked_at(frames)) if guard is not None else None
+    if refused is not None:
+        return refused
+    slices = run_network(contract, backend, frames)
+    looked_at = _familiar(contract, suited, slices)
+    if isinstance(looked_at, Refused):
+        return looked_at
+    log_probabilities = calibrated_log_probabilities(slices.logits, contract.temperature)
+    absent = next(number for number, item in enumerate(contract.classes) if item.presence == "absent")
+    score = score_study(log_probabilities, slices.areas, absent)
+    faults = _faults(suited.images, slices, len(different) + len(frames) - len(suited.images), unreadable)
+    suited = replace(looked_at, limits=(*looked_at.limits, *faults))
+    return _classified(contract, suited, slices, score, absent)
+
+
+def _headers(images: Sequence[ImageFile], open_image: OpenImage) -> tuple[list[ImageFacts], dict[str, Picture], int]:
+    """Facts, the ways to the pixels by path, and how many could not be read."""
+    facts: list[ImageFacts] = []
+    pictures: dict[str, Picture] = {}
+    unreadable = 0
+    for image in images:
+        try:
+            ds, picture = open_image(image.path)
+        except PixelsNotReadable as error:
+            if isinstance(error.__cause__, MemoryError):  # the image is not broken: this process reached its limit
+                raise error.__cause__ from error
+            unreadable += 1
+            continue
+        pictures[image.path] = picture
+        facts.append(facts_of(ds, image.path, image.series_uid, image.sop_uid, image.sop_class_uid))
+    return facts, pictures, unreadable
+
+
+def _looked_at(frames: Sequence[Frame]) -> Iterator[npt.NDArray[np.float32]]:
+    """Some frames' grey values, without the tenth at either end of the stack, where little of the body is seen."""
+    ends = len(frames) // 10
+    for place in np.unique(np.linspace(ends, len(frames) - 1 - ends, _GUARD_LOOKS_AT).astype(int)):
+        try:
+            yield clean(frames[place].picture.grey(frames[place].number))
+        except PixelsNotReadable as error:
+            if isinstance(error.__cause__, MemoryError):
+                raise error.__cause__ from error
+
+
+def _familiar(contract: Contract, chosen: Chosen, slices: Slices) -> Chosen | Refused:
+    """Whether the series looks like what the model was trained on; a limit is added where it hardly does."""
     if not slices.decoded:
         return _nothing_decoded()
     heads = len(evaluated_slices(slices.areas)) if slices.areas else 0
     if heads < contract.required.min_head_images:
         because = f"too few of its images ({heads}) show something like {contract.required.anatomy}"
         return Refused("anatomy", f"Not read, because {because}.")
-    suited_or_not = _familiar(contract, suited, slices)
-    if isinstance(suited_or_not, Refused):
-        return suited_or_not
-    suited = suited_or_not
-    log_probabilities = calibrated_log_probabilities(slices.logits, contract.temperature)
-    absent = next(number for number, item in enumerate(contract.classes) if item.presence == "absent")
-    score = score_study(log_probabilities, slices.areas, absent)
-    lost = unreadable + slices.undecodable
-    if lost:
-        total = len(images) if not slices.undecodable else slices.decoded + lost
-        sentence = f"{lost} of {total} images could not be decoded."
-        suited = replace(suited, limits=(*suited.limits, sentence))
-    return _classified(contract, suited, slices, score)
-
-
-def _headers(images: Sequence[ImageFile], pixels: Pixels) -> tuple[list[ImageFacts], int]:
-    facts: list[ImageFacts] = []
-    unreadable = 0
-    for image in images:
-        try:
-            ds = pixels.read_header(image.path)
-        except PixelsNotReadable as error:
-            _raise_if_out_of_memory(error)
-            unreadable += 1
-            continue
-        facts.append(facts_of(ds, image.path, image.series_uid, image.sop_uid, image.sop_class_uid))
-    return facts, unreadable
-
-
-def _run(contract: Contract, backend: Backend, chosen: Chosen, pixels: Pixels) -> _Slices:
-    """Every frame of the series through the network, a batch at a time."""
-    places: list[tuple[ImageFacts, int]] = []
-    areas: list[float] = []
-    decoded = undecodable = 0
-    outputs: list[Outputs] = []
-    batch: list[npt.NDArray[np.float32]] = []
-    for image, frame in _frames(chosen):
-        try:
-            grey = pixels.grey_frame(image.path, frame)
-        except PixelsNotReadable as error:
-            _raise_if_out_of_memory(error)
-            undecodable += 1
-            continue
-        decoded += 1
-        prepared = prepare(np.nan_to_num(grey, posinf=0.0, neginf=0.0), contract.preprocess)
-        if prepared is None:  # nothing bright: air above the head
-            continue
-        square, head = prepared
-        batch.append(square)
-        places.append((image, frame))
-        areas.append(head.fraction)
-        if len(batch) == contract.batch_size:
-            outputs.append(backend.run(np.stack(batch)[:, None]))
-            batch.clear()
-    if batch:
-        outputs.append(backend.run(np.stack(batch)[:, None]))
-    logits = np.concatenate([np.zeros((0, len(contract.classes)), np.float32), *(output.logits for output in outputs)])
-    known = [output.distances for output in outputs if output.distances is not None]
-    return _Slices(places, logits, np.concatenate(known) if known else None, areas, decoded, undecodable)
-
-
-def _familiar(contract: Contract, chosen: Chosen, slices: _Slices) -> Chosen | Refused:
-    """Whether the series looks like what the model was trained on; a limit is added where it hardly does."""
     if contract.familiarity is None or slices.distances is None:
         return chosen
     distance = float(np.median(slices.distances[evaluated_slices(slices.areas)]))
@@ -141,13 +124,28 @@ def _familiar(contract: Contract, chosen: Chosen, slices: _Slices) -> Chosen | R
     return chosen
 
 
-def _frames(chosen: Chosen) -> Iterator[tuple[ImageFacts, int]]:
-    for image in chosen.images:
-        for frame in range(1, image.number_of_frames + 1):
-            yield image, frame
+def _faults(images: Sequence[ImageFacts], slices: Slices, total: int, unreadable: int) -> Iterator[str]:
+    """What is wrong with the stack, in sentences."""
+    lost = unreadable + slices.undecodable
+    if lost:
+        yield f"{lost} of {total} images could not be decoded."
+    if slices.repeated:
+        repeat, were = ("image repeats", "was") if slices.repeated == 1 else ("images repeat", "were")
+        yield f"{slices.repeated} {repeat} another of the series and {were} not counted."
+    positions = [p for image in images for p in (image.frame_positions or (image.position,)) if p is not None]
+    complete = len(positions) == sum(image.number_of_frames for image in images)
+    missing = missing_slices(positions) if complete else missing_numbers([image.instance_number for image in images])
+    if missing:
+        yield (
+            "One slice seems to be missing from the series."
+            if missing == 1
+            else f"About {missing} slices seem to be missing from the series."
+        )
+    if complete and several_in_one_place(positions):
+        yield "The series has several images of one place (echoes, phases or repetitions); all of them were read."
 
 
-def _classified(contract: Contract, chosen: Chosen, slices: _Slices, score: StudyScore) -> Classified:
+def _classified(contract: Contract, chosen: Chosen, slices: Slices, score: StudyScore, absent: int) -> Classified:
     answer = contract.classes[score.answer]
     order = np.argsort(-score.probabilities, kind="stable")
     return Classified(
@@ -157,23 +155,33 @@ def _classified(contract: Contract, chosen: Chosen, slices: _Slices, score: Stud
         presence=answer.presence,
         probability=float(score.probabilities[score.answer]),
         site=answer.site,
-        key_images=tuple(_key_image(*slices.places[place]) for place in score.key_slices),
+        key_images=tuple(_key_image(slices.frames[place]) for place in score.key_slices),
         limits=chosen.limits,
         alternatives=tuple(Alternative(contract.classes[i].label, float(score.probabilities[i])) for i in order),
         images_read=slices.decoded,
         series_uid=chosen.series_uid,
+        activation=tuple(_activation(contract, slices, score, absent)),
+        prediction_set=tuple(contract.classes[i].label for i in prediction_set(score, contract.prediction_set)),
     )
 
 
-def _key_image(image: ImageFacts, frame: int) -> KeyImage:
-    return KeyImage(image.series_uid, image.sop_uid, image.sop_class_uid, None if image.single_frame else frame)
+def _activation(contract: Contract, slices: Slices, score: StudyScore, absent: int) -> Iterator[ActivationMap]:
+    """The key images' maps; their frames are decoded once more, for what was kept of a slice is not its picture."""
+    if slices.maps is None:
+        return
+    label = contract.classes[score.answer].label
+    for place in score.key_slices:
+        frame = slices.frames[place]
+        head = find_subject(clean(frame.picture.grey(frame.number)), contract.preprocess)
+        if head is not None:
+            cells = evidence(slices.maps[place], score.answer, absent)
+            yield packed(cells, head, contract.preprocess, _key_image(frame), label)
+
+
+def _key_image(frame: Frame) -> KeyImage:
+    image = frame.image
+    return KeyImage(image.series_uid, image.sop_uid, image.sop_class_uid, None if image.single_frame else frame.number)
 
 
 def _nothing_decoded() -> Refused:
     return Refused("no-readable-images", "Not read, because none of its images could be decoded.")
-
-
-def _raise_if_out_of_memory(error: PixelsNotReadable) -> None:
-    """An image is not broken because this process reached its limit."""
-    if isinstance(error.__cause__, MemoryError):
-        raise error.__cause__

@@ -44,19 +44,9 @@ class ModelRunner:
 
         Raises ModelFailed, with the reason in words, where the process crashed, passed a limit or reported an error.
         """
-        request = {
-            "model": str(model.path.resolve()),
-            "threads": self._threads,
-            "images": [
-                [str(Path(image.path).resolve()), image.series_uid, image.sop_uid, image.sop_class_uid]
-                for image in images
-            ],
-        }
         with self._lock:
             started = time.monotonic()
-            reply = self._exchange(request, model.contract.time_limit_s, model.contract.memory_limit_mb)
-            if "answer" not in reply:
-                raise self._failure(reply, model)
+            reply = self._ask(model, images, "answer")
             try:
                 answer = answer_from_json(reply["answer"])
             except (KeyError, TypeError, ValueError) as error:
@@ -66,6 +56,30 @@ class ModelRunner:
             "study read by model", model=model.name, images=len(images), seconds=round(time.monotonic() - started, 2)
         )
         return answer
+
+    def look(self, model: RegisteredModel, images: Sequence[ImageFile]) -> str:
+        """What most of the images show, by a model that tells anatomies; "" where none can be told.
+
+        Raises ModelFailed, like `read`.
+        """
+        with self._lock:
+            return str(self._ask(model, images, "anatomy", look=True)["anatomy"])
+
+    def _ask(self, model: RegisteredModel, images: Sequence[ImageFile], wanted: str, **more: bool) -> dict[str, Any]:
+        """The child's reply that has what is wanted. The caller holds the lock."""
+        request = {
+            "model": str(model.path.resolve()),
+            "threads": self._threads,
+            "images": [
+                [str(Path(image.path).resolve()), image.series_uid, image.sop_uid, image.sop_class_uid]
+                for image in images
+            ],
+            **more,
+        }
+        reply = self._exchange(request, model.contract.time_limit_s, model.contract.memory_limit_mb)
+        if wanted not in reply:
+            raise self._failure(reply, model)
+        return reply
 
     @property
     def process_id(self) -> int | None:

@@ -12,6 +12,7 @@ import pydicom
 
 from inference.answers import Refused
 from inference.contract import Contract
+from inference.stack import frame_positions
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,28 @@ class ImageFacts:
     number_of_frames: int  # 1 for a single-frame image
     single_frame: bool  # the object has no Number of Frames
     position: float | None  # mm along the slices' normal; None where the header gives no geometry
+    frame_positions: tuple[float, ...] = ()  # the same of each frame; empty where the header does not tell of all
+    series_number: str = ""
+    series_description: str = ""
+
+
+HEADER_KEYWORDS = (
+    "Modality",
+    "ImageType",
+    "Rows",
+    "Columns",
+    "PhotometricInterpretation",
+    "BodyPartExamined",
+    "ContrastBolusAgent",
+    "InstanceNumber",
+    "NumberOfFrames",
+    "ImageOrientationPatient",
+    "ImagePositionPatient",
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+    "SeriesNumber",
+    "SeriesDescription",
+)  # all that `facts_of` looks at
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +86,9 @@ def facts_of(ds: pydicom.Dataset, path: str, series_uid: str, sop_uid: str, sop_
         number_of_frames=max(1, frames),
         single_frame=frames < 1,
         position=_position(ds),
+        frame_positions=frame_positions(ds) if frames > 1 else (),
+        series_number=_text(ds, "SeriesNumber"),
+        series_description=" ".join(str(ds.get("SeriesDescription") or "").split()),
     )
 
 
@@ -97,7 +123,10 @@ def check(contract: Contract, facts: Sequence[ImageFacts]) -> Chosen | Refused:
     limits = [*contract.limits, *_unmet(contract, by_series[chosen])]
     if len(suitable) > 1:
         read = _images(frames[chosen])
-        limits.append(f"The study has {len(suitable)} series that this model can read; one with {read} was read.")
+        limits.append(
+            f"The study has {len(suitable)} series that this model can read; {_named(by_series[chosen][0])}, "
+            f"with {read}, was read."
+        )
     return Chosen(chosen, in_stack_order(by_series[chosen]), tuple(limits))
 
 
@@ -171,6 +200,12 @@ def _excluded(contract: Contract, image: ImageFacts) -> list[str]:
 def _unmet(contract: Contract, images: Sequence[ImageFacts]) -> list[str]:
     """Sentences of the expectations that no image of the series meets."""
     return [item.sentence for item in contract.expected if not any(getattr(image, item.attribute) for image in images)]
+
+
+def _named(image: ImageFacts) -> str:
+    """The image's series as people call it; its UID says nothing to them."""
+    number = f"series {image.series_number}" if image.series_number else "one"
+    return f'{number} ("{image.series_description}")' if image.series_description else number
 
 
 def _images(count: int) -> str:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import structlog
+from sqlalchemy.orm import Session
 
 from fhir_records import audit
 from fhir_records.database import Database
-from fhir_records.errors import ModelFailed
+from fhir_records.errors import BundleError, ModelFailed
 from fhir_records.identities import log_id, name_uid
 from fhir_records.jobs import request_rendering
 from fhir_records.model import (
@@ -28,8 +30,9 @@ from fhir_records.model import (
     ReadState,
     Refusal,
 )
-from fhir_records.store import results, studies
+from fhir_records.store import models, results, studies
 from inference.answers import Answer, Classified, Concept, Refused
+from inference.drift import load_reference
 from inference.reading import ImageFile
 from inference.registry import RegisteredModel
 
@@ -41,15 +44,33 @@ class Reader(Protocol):
 
     def read(self, model: RegisteredModel, images: Sequence[ImageFile]) -> Answer:
         """The model's answer for these images. Raises ModelFailed."""
+        ...
+
+    def look(self, model: RegisteredModel, images: Sequence[ImageFile]) -> str:
+        """What these images show, by a model that tells anatomies. Raises ModelFailed."""
+        ...
+
+
+class Models(Protocol):
+    """Where the models are: `inference.live_models.LiveModels`, or a stand-in for it."""
+
+    def find(self, name: str, version: str) -> RegisteredModel | None:
+        """A version of a model, active or not."""
+
+    def shadow_of(self, name: str) -> RegisteredModel | None:
+        """The version on trial beside the active one."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReadStudy:
-    """The job: read one revision with one model. A second reader changes nothing."""
+    """The job: read one revision with one model. A second reader changes nothing.
+
+    After it, a version on trial reads the same; what that says, or that it fails, changes nothing of the read.
+    """
 
     database: Database
     reader: Reader
-    models: Mapping[str, RegisteredModel]  # by name
+    models: Models
     installation: Installation
     path_of: Callable[[str], Path]  # a file key's place on the disk
     now: Callable[[], dt.datetime]
@@ -58,15 +79,21 @@ class ReadStudy:
         """Do the read with this number; nothing happens where it is done, or was given up."""
         with self.database.session() as session:
             row = results.read_row(session, read_id, lock=True)
-            if row.state not in (ReadState.QUEUED, ReadState.READING):
-                return
-            row.state, row.attempts, row.started_at = ReadState.READING, row.attempts + 1, self.now()
-            row.next_attempt_at = None
             study_uid, name, version = row.study.study_uid, row.model, row.model_version
             instances = studies.revision_instances(session, row.study, row.revision)
-        model = self.models.get(name)
+            waiting = row.state in (ReadState.QUEUED, ReadState.READING)
+            if waiting:
+                row.state, row.attempts, row.started_at = ReadState.READING, row.attempts + 1, self.now()
+                row.next_attempt_at = None
+        if waiting:
+            self._read(read_id, study_uid, name, version, instances)
+        self._try_shadow(read_id, study_uid, name, instances)
+
+    def _read(self, read_id: int, study_uid: str, name: str, version: str, instances: Sequence[Instance]) -> None:
+        model = self.models.find(name, version)
+        started = time.monotonic()
         try:
-            if model is None or model.version != version:
+            if model is None:
                 raise ModelFailed(f"The model {name} {version} is not registered on this machine.")
             answer = self.reader.read(model, [self._file(instance) for instance in instances])
         except ModelFailed as error:
@@ -76,7 +103,43 @@ class ReadStudy:
             log.exception("read broke", study=log_id(study_uid), error=type(error).__name__)
             self._failed(read_id, "An unexpected error stopped the read; the log has the details.")
             return
-        self._write(read_id, study_uid, model, answer, instances)
+        self._write(read_id, study_uid, model, answer, instances, time.monotonic() - started)
+
+    def _try_shadow(self, read_id: int, study_uid: str, name: str, instances: Sequence[Instance]) -> None:
+        """Let the version on trial read a study that the active one has read, once."""
+        model = self.models.shadow_of(name)
+        if model is None:
+            return
+        with self.database.session() as session:
+            result = results.latest_result(session, read_id)
+            if result is None or models.has_shadow(session, read_id, name, model.version):
+                return
+        active = result.finding.label if result.finding else None
+        started = time.monotonic()
+        answer: Answer | None = None
+        error = None
+        try:
+            answer = self.reader.read(model, [self._file(instance) for instance in instances])
+        except ModelFailed as failed:
+            error = str(failed)
+        except Exception as broken:  # boundary: a version on trial must not disturb the reads that count
+            log.exception("shadow read broke", study=log_id(study_uid), error=type(broken).__name__)
+            error = "An unexpected error stopped the read; the log has the details."
+        label = answer.label if isinstance(answer, Classified) else None
+        outcome = models.ShadowOutcome(
+            read_id=read_id,
+            model=name,
+            version=model.version,
+            label=label,
+            probability=answer.probability if isinstance(answer, Classified) else None,
+            refusal=answer.code if isinstance(answer, Refused) else None,
+            error=error,
+            agrees=None if answer is None else label == active,
+            seconds=time.monotonic() - started,
+        )
+        with self.database.session() as session:
+            models.record_shadow(session, outcome)
+        log.info("study read on trial", study=log_id(study_uid), model=name, version=model.version)
 
     def _file(self, instance: Instance) -> ImageFile:
         return ImageFile(
@@ -87,7 +150,13 @@ class ReadStudy:
         )
 
     def _write(
-        self, read_id: int, study_uid: str, model: RegisteredModel, answer: Answer, instances: Sequence[Instance]
+        self,
+        read_id: int,
+        study_uid: str,
+        model: RegisteredModel,
+        answer: Answer,
+        instances: Sequence[Instance],
+        seconds: float,
     ) -> None:
         finding = finding_of(answer, model, self.installation, study_uid) if isinstance(answer, Classified) else None
         refusal = refusal_of(answer, model) if isinstance(answer, Refused) else None
@@ -106,6 +175,7 @@ class ReadStudy:
                 return  # another reader was faster, and its result stands
             row.state = ReadState.READ if finding else ReadState.REFUSED
             row.error, row.finished_at = None, self.now()
+            note_figures(session, read_id, model, answer, seconds, self.now())
             request_rendering(session, result_id, priority=row.priority)
             audit.record(
                 session,
@@ -121,6 +191,36 @@ class ReadStudy:
     def _failed(self, read_id: int, words: str) -> None:
         with self.database.session() as session:
             results.note_failure(session, read_id, words, self.now())
+
+
+def note_figures(
+    session: Session, read_id: int, model: RegisteredModel, answer: Answer, seconds: float, now: dt.datetime
+) -> None:
+    """Write down what the model was shown and said, for watching it in use."""
+    shown = answer.figures
+    models.record_figures(
+        session,
+        models.Figures(
+            read_id=read_id,
+            model=model.name,
+            model_version=model.version,
+            read_at=now,
+            label=answer.label if isinstance(answer, Classified) else None,
+            probability=answer.probability if isinstance(answer, Classified) else None,
+            refusal=answer.code if isinstance(answer, Refused) else None,
+            images=shown.images if shown else 0,
+            seconds=seconds,
+            intensity=shown.intensity if shown else (),
+            distances=shown.distances if shown else (),
+        ),
+    )
+    try:
+        reference = load_reference(model.path)
+    except BundleError as error:
+        log.warning("a model's drift reference cannot be used", model=model.name, why=str(error))
+        return
+    if reference is not None:
+        models.record_reference(session, model.name, model.version, reference.intensity, reference.distances)
 
 
 def algorithm_of(model: RegisteredModel) -> Algorithm:

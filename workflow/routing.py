@@ -8,11 +8,13 @@ A rule sees:
 - ``series``: a list with ``Modality``, ``SeriesDescription``, ``images`` each
 - ``patient``: ``PatientSex``, ``age`` in years (-1 where the birth date is not known)
 - ``caller``: ``ae_title``, ``source`` ("dicom:CT1", "orthanc:archive")
+- ``image``: ``anatomy``, what the pixels of the longest series show ("brain MR", "chest film", …, "" where that cannot
+  be told): a header can be wrong. Looked at only where a rule asks for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,7 +81,14 @@ _SAMPLE_FACTS: Facts = {
     "series": [{"Modality": "MR", "SeriesDescription": "", "images": 1}],
     "patient": {"PatientSex": "", "age": -1},
     "caller": {"ae_title": "", "source": ""},
+    "image": {"anatomy": ""},
 }
+
+# Images of a series that are looked at to tell what it shows.
+_LOOKED_AT = 12
+
+# Tells what these images show, by their pixels; "" where it cannot.
+Look = Callable[[Sequence[Instance]], str]
 
 
 class Router:
@@ -104,6 +113,11 @@ class Router:
                     known = ", ".join(sorted(self._models)) or "none"
                     raise SettingsError(f'Route "{route.name}" names the model "{name}". Registered are: {known}.')
 
+    @property
+    def asks_for_pixels(self) -> bool:
+        """Whether a rule asks what the pixels show, which takes a moment to find out."""
+        return any("image" in route.when for route, _ in self._rules)
+
     def plan(self, facts: Facts) -> tuple[PlannedRead, ...]:
         """What the rules ask for: one read a model, with every destination that some rule names.
 
@@ -126,6 +140,32 @@ class Router:
         )
 
 
+class CurrentRouter:
+    """The router for the models as they are now: made again where they have changed.
+
+    Args:
+        make: makes one.
+        stamp: another value whenever the models have changed.
+
+    Raises:
+        SettingsError: the routes do not fit the models. Later on that is told in the log, and the last router stands.
+    """
+
+    def __init__(self, make: Callable[[], Router], stamp: Callable[[], object]) -> None:
+        self._make, self._stamp_of = make, stamp
+        self._stamp, self._router = stamp(), make()
+
+    def __call__(self) -> Router:
+        """The router."""
+        stamp = self._stamp_of()
+        if stamp != self._stamp:
+            try:
+                self._stamp, self._router = stamp, self._make()
+            except SettingsError as error:
+                log.error("routes do not fit the models any more; the last ones stand", why=str(error))
+        return self._router
+
+
 def _compile(environment: celpy.Environment, route: Route) -> celpy.Runner:
     where = f'Route "{route.name}", when = {route.when!r}'
     try:
@@ -137,7 +177,7 @@ def _compile(environment: celpy.Environment, route: Route) -> celpy.Runner:
     except CELEvalError as error:
         raise SettingsError(
             f"{where}: line {error.line}, column {error.column}: a name that a rule does not see, or a comparison of"
-            " different types. A rule sees study, series, patient and caller."
+            " different types. A rule sees study, series, patient, caller and image."
         ) from error
     if not isinstance(answer, celpy.celtypes.BoolType):
         raise SettingsError(f"{where}: comes to a {type(answer).__name__}, and must come to true or false.")
@@ -157,8 +197,8 @@ def _activation(facts: Facts) -> dict[str, Any]:
     return {name: celpy.adapter.json_to_cel(value) for name, value in facts.items()}
 
 
-def facts_of(study: Study, caller: str, instances: Sequence[Instance]) -> Facts:
-    """What the rules may know of a study's revision."""
+def facts_of(study: Study, caller: str, instances: Sequence[Instance], anatomy: str = "") -> Facts:
+    """What the rules may know of a study's revision; ``anatomy`` is what its pixels show."""
     series: dict[str, list[Instance]] = {}
     for instance in instances:
         series.setdefault(instance.series_uid, []).append(instance)
@@ -187,7 +227,18 @@ def facts_of(study: Study, caller: str, instances: Sequence[Instance]) -> Facts:
             "age": started.year - birth.year - (0 if had_birthday else 1) if birth and started else -1,
         },
         "caller": {"ae_title": caller, "source": study.source},
+        "image": {"anatomy": anatomy},
     }
+
+
+def some_images(instances: Sequence[Instance]) -> list[Instance]:
+    """Images spread evenly over the longest series: enough to tell what it shows."""
+    series: dict[str, list[Instance]] = {}
+    for instance in instances:
+        series.setdefault(instance.series_uid, []).append(instance)
+    longest = max(series.values(), key=len, default=[])
+    count = min(_LOOKED_AT, len(longest))
+    return [longest[(2 * number + 1) * len(longest) // (2 * count)] for number in range(count)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +248,7 @@ class RouteRevision:
     database: Database
     router: Router
     installation: Installation
+    look: Look
 
     def __call__(self, revision_id: int) -> None:
         """Route the revision with this number; nothing happens where that is done."""
@@ -212,7 +264,8 @@ class RouteRevision:
                 return  # newer images are there already, and their revision is routed by itself
             resources = render_study(self.installation, study, instances)
             fhir.put(session, resources, patient_id=study.patient.id, study_id=study.id)
-            plan = self.router.plan(facts_of(study, row.caller, instances))
+            anatomy = self.look(some_images(instances)) if self.router.asks_for_pixels else ""
+            plan = self.router.plan(facts_of(study, row.caller, instances, anatomy))
             for read in plan:
                 self._queue(session, row, read)
             audit.record(

@@ -21,6 +21,8 @@ class OnnxBackend:
         options.inter_op_num_threads = 1
         # The arena keeps the largest batch's memory for ever; the process has a limit to keep.
         options.enable_cpu_mem_arena = False
+        # A thread that spins for work after each batch takes the processor from the decoder beside it.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -29,8 +31,9 @@ class OnnxBackend:
         except Exception as error:  # boundary: ONNX Runtime's errors share no base class
             raise BundleError(f"{path.name} does not load in ONNX Runtime: {type(error).__name__}") from error
         self._input = self._session.get_inputs()[0].name
+        self._outputs = [output.name for output in self._session.get_outputs()]
 
     def run(self, inputs: npt.NDArray[np.float32]) -> Outputs:
         """The outputs for inputs of shape (images, 1, size, size)."""
-        results = [np.asarray(result) for result in self._session.run(None, {self._input: inputs})]
-        return Outputs(results[0], results[1] if len(results) > 1 else None)
+        results = self._session.run(self._outputs, {self._input: inputs})
+        return Outputs.named(dict(zip(self._outputs, results, strict=True)))

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import cast
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from monai.data.meta_obj import set_track_meta
 from monai.transforms.compose import Compose
@@ -23,13 +21,11 @@ from monai.transforms.intensity.array import (
 )
 from monai.transforms.spatial.array import RandAffine, RandFlip
 from monai.transforms.transform import RandomizableTransform
-from torch.utils.data import Dataset
-
-from inference.preprocess import standardise
 
 
 def augmentation(size: int) -> Compose:
     """Transforms of a tensor of shape (1, size, size), 0 to 1, into one of the same shape and range (nearly)."""
+    set_track_meta(False)
     return Compose(
         [
             RandFlip(prob=0.5, spatial_axis=1),
@@ -64,20 +60,6 @@ class RandOtherContrast(RandomizableTransform):
         return torch.where(image > 0.02, 1.02 - image, image) if self._do_transform else image
 
 
-class AugmentedSquares(Dataset[tuple[torch.Tensor, int]]):
-    """Preprocessed squares as the network's inputs, each changed by chance where a transform is given."""
-
-    def __init__(
-        self, squares: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], transform: Compose | None
-    ) -> None:
-        set_track_meta(False)
-        self._squares, self._labels, self.transform = squares, labels, transform
-
-    def __len__(self) -> int:
-        return len(self._squares)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        image = torch.from_numpy(self._squares[index].astype(np.float32) / 255.0)[None]
-        if self.transform is not None:
-            image = cast(torch.Tensor, self.transform(image)).clamp(0.0, 1.0)
-        return torch.from_numpy(standardise(image[0].numpy()))[None], int(self._labels[index])
+def augment_each(images: torch.Tensor, transform: Compose) -> torch.Tensor:
+    """Images of shape (images, 1, side, side), 0 to 1, each changed by chance."""
+    return torch.stack([cast(torch.Tensor, transform(image)).clamp(0.0, 1.0) for image in images])

@@ -18,12 +18,14 @@ from safetensors.torch import save_file
 
 from fhir_records.errors import BundleError, TrainingError
 from inference.contract import parse_contract, preprocess_table
+from inference.drift import REFERENCE_FILE
 from inference.golden import GOLDEN_FILE, golden_inputs, golden_record
-from inference.networks import build_network
+from inference.networks import build_network, with_outputs
 from inference.preprocess import PreprocessSettings
 from inference.training.familiarity import KnownImages
 from inference.training.report import model_card
 
+_SHOWN = {"head": "head, cropped", "frame": "picture without its border", "none": "picture"}
 _LICENSE = Path(__file__).with_name("recipes") / "LICENSE"
 
 
@@ -46,6 +48,7 @@ class BundleParts:
     known: KnownImages
     metrics: Mapping[str, Any]
     split: Mapping[str, Any]
+    drift: Mapping[str, Any] | None = None  # `drift.reference` of the training images
 
 
 def contract_text(recipe: str, preprocess: PreprocessSettings, found: Found) -> str:
@@ -74,14 +77,15 @@ def write_bundle(output: Path, parts: BundleParts) -> None:
         for name in ("configs", "models", "docs"):
             (folder / name).mkdir(parents=True)
         (folder / "contract.toml").write_text(parts.contract, encoding="utf-8")
-        outputs = len(document["classes"])
-        key = "out_channels" if "DenseNet" in str(parts.network_def["_target_"]) else "num_classes"
-        _write_json(folder / "configs/inference.json", {"network_def": {**parts.network_def, key: outputs}})
+        network_def = with_outputs(parts.network_def, len(document["classes"]))
+        _write_json(folder / "configs/inference.json", {"network_def": network_def})
         _write_json(folder / "configs/metadata.json", _metadata(document))
         save_file(dict(parts.state), folder / "models/model.safetensors")
         save_file(parts.known.tensors(), folder / "models/familiarity.safetensors")
         _write_json(folder / "metrics.json", parts.metrics)
         (folder / "split.json").write_text(json.dumps(parts.split, separators=(",", ":")) + "\n", encoding="utf-8")
+        if parts.drift is not None:
+            _write_json(folder / REFERENCE_FILE, parts.drift)
         (folder / GOLDEN_FILE).write_text(
             json.dumps(_golden(document, parts.network_def, parts.state)) + "\n", encoding="utf-8"
         )
@@ -132,7 +136,7 @@ def _metadata(document: Mapping[str, Any]) -> dict[str, Any]:
                     "dtype": "float32",
                     "value_range": [],
                     "is_patch_data": False,
-                    "channel_def": {"0": "head, cropped, zero mean and unit variance"},
+                    "channel_def": {"0": f"{_SHOWN[document['preprocess']['crop']]}, zero mean and unit variance"},
                 }
             },
             "outputs": {

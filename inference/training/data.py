@@ -2,12 +2,15 @@
 
 Public slice collections carry no patient numbers, and neighbouring slices of one patient look nearly the same. A split
 by file would put such neighbours on both sides and flatter the model; so images whose perceptual hashes are near are
-joined (single linkage: no near pair is ever parted) and a cluster goes to one part whole.
+joined (single linkage: no near pair is ever parted) and a cluster goes to one part whole. Where file names tell the
+person, persons take the place of clusters.
 """
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,26 +20,25 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from fhir_records.errors import TrainingError
-from inference.preprocess import PreprocessSettings, crop_and_scale, find_head
+from dicom_listener.pixels import grey_frame
+from fhir_records.errors import PixelsNotReadable, TrainingError
+from inference.preprocess import PreprocessSettings, cut
 
 PARTS = ("train", "calibration", "validation")
-_SUFFIXES = {".jpg", ".jpeg", ".png"}
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".dcm"}
 _HASH_INPUT = 32  # pixels a side of the thumbnail that is hashed
 
 
 @dataclass(frozen=True, slots=True)
 class SplitSettings:
-    """How images are clustered and parted."""
+    """How images are grouped and parted."""
 
     hash_side: int = 16  # low frequencies a side of the perceptual hash; its bits are side² - 1
     near: float = 0.20  # share of differing bits up to which two images are joined
-    shares: tuple[float, float, float] = (
-        0.70,
-        0.10,
-        0.20,
-    )  # of the images of each class: train, calibration, validation
+    # Of the images of each class: train, calibration, validation.
+    shares: tuple[float, float, float] = (0.70, 0.10, 0.20)
     seed: int = 20261120
+    person: str = ""  # where file names tell the person: a pattern whose match at the name's start is the person
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class ImageSet:
     digests: tuple[str, ...]  # first 10 hexadecimal digits of the SHA-256 of each file
     classes: tuple[str, ...]  # folder names, in the model's order
     skipped: int  # files without anything bright in them
+    names: tuple[str, ...] = ()  # of the files; empty where the images come from no files
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,30 +69,140 @@ class Split:
 
 
 def load_folders(root: Path, classes: Sequence[str], preprocess: PreprocessSettings) -> ImageSet:
-    """Every JPEG and PNG under `root/<class>`, preprocessed.
+    """Every JPEG, PNG and DICOM image under `root/<class>`, preprocessed; or those that a CSV file names.
 
-    Raises TrainingError where a class has no folder or fewer than three images.
+    A CSV has the columns `path` (from the file's own folder) and `label`, and may have `person`. Raises TrainingError
+    where a class has fewer than three images, or a file cannot be read.
     """
+    listed = _from_csv(root, classes) if root.is_file() else _from_folders(root, classes)
     squares: list[npt.NDArray[np.uint8]] = []
     labels: list[int] = []
     digests: list[str] = []
+    names: list[str] = []
     skipped = 0
+    for file, label, name in listed:
+        found = cut(_grey(file), preprocess)
+        if found is None:
+            skipped += 1
+            continue
+        squares.append((found[0] * 255).astype(np.uint8))
+        labels.append(label)
+        digests.append(hashlib.sha256(file.read_bytes()).hexdigest()[:10])
+        names.append(name)
+    lacking = [name for label, name in enumerate(classes) if labels.count(label) < len(PARTS)]
+    if lacking:
+        raise TrainingError(f"Too few images of {', '.join(lacking)} show anything; at least 3 are needed.")
+    return ImageSet(
+        np.stack(squares), np.array(labels, dtype=np.int64), tuple(digests), tuple(classes), skipped, tuple(names)
+    )
+
+
+def _from_folders(root: Path, classes: Sequence[str]) -> list[tuple[Path, int, str]]:
+    listed: list[tuple[Path, int, str]] = []
     for label, name in enumerate(classes):
         files = sorted(file for file in (root / name).glob("*") if file.suffix.lower() in _SUFFIXES)
         if len(files) < len(PARTS):
             raise TrainingError(
                 f"The class {name!r} has {len(files)} images under {root / name}; at least 3 are needed."
             )
-        for file in files:
-            image = np.asarray(Image.open(file).convert("L"), dtype=np.float32)
-            head = find_head(image, preprocess)
-            if head is None:
-                skipped += 1
-                continue
-            squares.append((crop_and_scale(image, head, preprocess) * 255).astype(np.uint8))
-            labels.append(label)
-            digests.append(hashlib.sha256(file.read_bytes()).hexdigest()[:10])
-    return ImageSet(np.stack(squares), np.array(labels, dtype=np.int64), tuple(digests), tuple(classes), skipped)
+        listed += [(file, label, file.name) for file in files]
+    return listed
+
+
+def _from_csv(table: Path, classes: Sequence[str]) -> list[tuple[Path, int, str]]:
+    with table.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    if not rows or not {"path", "label"} <= set(rows[0]):
+        raise TrainingError(f"{table.name} needs a line of column names with path and label, and lines under it.")
+    unknown = sorted({row["label"] for row in rows} - set(classes))
+    if unknown:
+        raise TrainingError(f"{table.name} has the labels {', '.join(unknown)}; known are {', '.join(classes)}.")
+    return [
+        (table.parent / row["path"], classes.index(row["label"]), row.get("person") or Path(row["path"]).name)
+        for row in rows
+    ]
+
+
+def _grey(file: Path) -> npt.NDArray[np.float32]:
+    try:
+        if file.suffix.lower() == ".dcm":
+            return np.nan_to_num(grey_frame(str(file), 1), posinf=0.0, neginf=0.0)
+        with Image.open(file) as picture:
+            return np.asarray(picture.convert("L"), dtype=np.float32)
+    except (OSError, PixelsNotReadable) as error:
+        raise TrainingError(f"{file.name} cannot be read as an image.") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicates:
+    """What a collection holds more than once."""
+
+    images: int
+    groups: int  # of look-alikes, or persons
+    identical: int  # files that are byte for byte another one
+    near: int  # images that share their group with another
+    contradicting: int  # groups whose images are of several classes
+
+
+def duplicates(images: ImageSet, settings: SplitSettings) -> Duplicates:
+    """How far the images are from being independent of each other: a report to read before training."""
+    groups = group(images, settings)
+    sizes = np.bincount(groups, minlength=len(groups))
+    mixed = [len(set(images.labels[groups == number].tolist())) > 1 for number in np.flatnonzero(sizes > 1)]
+    return Duplicates(
+        images=len(groups),
+        groups=int((sizes > 0).sum()),
+        identical=len(images.digests) - len(set(images.digests)),
+        near=int(sizes[sizes > 1].sum()),
+        contradicting=sum(mixed),
+    )
+
+
+def group(images: ImageSet, settings: SplitSettings) -> npt.NDArray[np.int64]:
+    """The group of each image that goes to one part whole: its person where names tell, else its look-alikes.
+
+    Raises TrainingError for a name that does not match the pattern of persons.
+    """
+    if not settings.person:
+        return cluster(perceptual_hashes(images.squares, settings.hash_side), settings.near)
+    pattern = re.compile(settings.person)
+    found = [pattern.match(name) for name in images.names]
+    persons = [match.group() for match in found if match is not None]
+    if len(persons) < len(images.labels):
+        raise TrainingError(f"{len(images.labels) - len(persons)} file names do not tell the person.")
+    first = {person: number for number, person in reversed(list(enumerate(persons)))}
+    return np.array([first[person] for person in persons], dtype=np.int64)
+
+
+def folds(images: ImageSet, settings: SplitSettings, count: int) -> list[Split]:
+    """`count` splits for cross-validation: each group validates once, calibrates once, and trains otherwise."""
+    if count < 3:
+        raise TrainingError("Cross-validation with a calibration part needs at least three folds.")
+    groups = group(images, settings)
+    order = np.random.default_rng(settings.seed).permutation(np.unique(groups))
+
+    # By class and size, so that every fold has as much of each.
+    def rank(number: int) -> tuple[int, int]:
+        held = np.bincount(images.labels[groups == number], minlength=len(images.classes))
+        return int(held.argmax()), -int(held.sum())
+
+    dealt = {number: place % count for place, number in enumerate(sorted(order.tolist(), key=rank))}
+    fold = np.array([dealt[number] for number in groups.tolist()])
+    return [
+        Split(
+            train=np.flatnonzero((fold != k) & (fold != (k + 1) % count)),
+            calibration=np.flatnonzero(fold == (k + 1) % count),
+            validation=np.flatnonzero(fold == k),
+            clusters=groups,
+        )
+        for k in range(count)
+    ]
+
+
+def for_good(split: Split) -> Split:
+    """The split of a final training: the validation groups are trained on, too; the calibration groups are not."""
+    together = np.sort(np.concatenate([split.train, split.validation]))
+    return Split(together, split.calibration, np.zeros(0, dtype=np.int64), split.clusters)
 
 
 def perceptual_hashes(squares: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.bool_]:
@@ -122,7 +235,7 @@ def cluster(hashes: npt.NDArray[np.bool_], near: float) -> npt.NDArray[np.int64]
 
 def split_by_cluster(images: ImageSet, settings: SplitSettings) -> Split:
     """Give each cluster, in an order drawn by the seed, to the part that lacks most of the class it is mostly of."""
-    clusters = cluster(perceptual_hashes(images.squares, settings.hash_side), settings.near)
+    clusters = group(images, settings)
     counts = np.bincount(images.labels, minlength=len(images.classes))
     missing = np.outer(settings.shares, counts)  # shape (parts, classes)
     members: dict[int, list[int]] = {}
@@ -150,6 +263,7 @@ def split_record(images: ImageSet, split: Split, settings: SplitSettings) -> dic
         "near": settings.near,
         "shares": list(settings.shares),
         "seed": settings.seed,
+        "person": settings.person,
     }
     for name in PARTS:
         grouped: dict[int, list[str]] = {}

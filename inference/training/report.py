@@ -23,6 +23,13 @@ _KNOWN_LIMITS = (
 )
 
 
+_SHOWN = {
+    "head": "The head is cropped and what lies outside it blanked before the network looks.",
+    "frame": "A border of one grey is cut away before the network looks.",
+    "none": "The network looks at the whole picture.",
+}
+
+
 def metrics_record(
     metrics: Metrics, uncalibrated_error: float, temperature: float, counts: Mapping[str, Mapping[str, int]]
 ) -> dict[str, Any]:
@@ -44,24 +51,24 @@ def model_card(record: Mapping[str, Any], contract: Mapping[str, Any]) -> str:
             ["Not a certified medical device. For evaluation."],
         ),
         ("## What it does", _purpose(contract)),
-        ("## What limits it", [*_stated_limits(contract), *_KNOWN_LIMITS]),
+        ("## What limits it", [*_stated_limits(contract), *_known_limits(contract)]),
         (
             "## Training data",
             [
                 f"{data['source']} ({data['licence']}).",
+                *_how(contract),
                 "",
                 *_table(("part", *record["images_by_part"]["train"]), _part_rows(record)),
                 "",
-                "The calibration part chose the epoch, the temperature and the distance at which a series is strange;",
-                "the validation part served for the figures below alone.",
+                *_parts_served(record),
             ],
         ),
         (
-            "## Figures, on the validation clusters",
+            f"## Figures, on the {_measured_on(record)} clusters",
             [
                 f"{record['images']} slices in {record['clusters']} clusters.",
                 "",
-                *_table(("figure", "value"), _figure_rows(record)),
+                *_table(("figure", "value"), _figure_rows(record, contract)),
                 "",
                 *_table(
                     ("class", "slices", "precision", "sensitivity", "specificity", "AUC"),
@@ -80,12 +87,46 @@ def model_card(record: Mapping[str, Any], contract: Mapping[str, Any]) -> str:
     return "\n\n".join("\n".join([title, "", *lines]) for title, lines in sections) + "\n"
 
 
+def _known_limits(contract: Mapping[str, Any]) -> list[str]:
+    """The recipe's own, or those of collections of slices without persons."""
+    stated = contract.get("card", {}).get("limits")
+    return list(_KNOWN_LIMITS) if stated is None else [f"- {sentence}" for sentence in stated]
+
+
 def _purpose(contract: Mapping[str, Any]) -> list[str]:
+    if contract.get("kind") == "guard":
+        return [
+            f"It calls each image one of these: {', '.join(item['label'] for item in contract['classes'])}.",
+            "Models whose contract names it are shown only what it calls as they need it, and routes can ask what it",
+            f"says; no study is routed to it. {_SHOWN[contract['preprocess'].get('crop', 'head')]}",
+        ]
     return [
         f"It reads one {'/'.join(contract['required']['modality'])} series and answers with one of these:",
         f"{_listed([item['wording'] for item in contract['classes']])}.",
-        "Each slice is classified by the network; the study's answer is drawn from all slices (formula:",
-        "`inference/classify.py`). The head is cropped and what lies outside it blanked before the network looks.",
+        "Each image is classified by the network; the study's answer is drawn from all images (formula:",
+        f"`inference/classify.py`). {_SHOWN[contract['preprocess'].get('crop', 'head')]}",
+    ]
+
+
+def _how(contract: Mapping[str, Any]) -> list[str]:
+    told = contract.get("card", {}).get("training")
+    return [] if told is None else [told]
+
+
+def _measured_on(record: Mapping[str, Any]) -> str:
+    return "validation" if sum(record["images_by_part"]["validation"].values()) else "calibration"
+
+
+def _parts_served(record: Mapping[str, Any]) -> list[str]:
+    if _measured_on(record) == "validation":
+        return [
+            "The calibration part chose the temperature, the distance at which a series is strange and, where the",
+            "length was not fixed beforehand, the epoch; the validation part served for the figures below alone.",
+        ]
+    return [
+        "A final training: its length was fixed beforehand. The calibration part was not trained on; it chose the",
+        "temperature and the distance at which a series is strange, and the figures below are of it, each half",
+        "by a temperature that was fitted on the other half.",
     ]
 
 
@@ -99,13 +140,16 @@ def _part_rows(record: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     return [(part, *by_class.values()) for part, by_class in record["images_by_part"].items()]
 
 
-def _figure_rows(record: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+def _figure_rows(record: Mapping[str, Any], contract: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     low, high = record["balanced_accuracy_interval"]
+    finding = [
+        ("any finding: sensitivity", record["any_finding_sensitivity"]),
+        ("any finding: specificity", record["any_finding_specificity"]),
+    ]
     return [
         ("balanced accuracy (95 % interval, clusters drawn anew)", f"{record['balanced_accuracy']} ({low} to {high})"),
         ("accuracy", record["accuracy"]),
-        ("any finding: sensitivity", record["any_finding_sensitivity"]),
-        ("any finding: specificity", record["any_finding_specificity"]),
+        *(finding if contract.get("kind", "finding") == "finding" else []),
         ("expected calibration error", record["expected_calibration_error"]),
         ("… before temperature scaling", record["expected_calibration_error_before"]),
         ("temperature", record["temperature"]),

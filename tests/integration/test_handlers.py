@@ -11,13 +11,15 @@ from deploy.settings import load
 from deploy.work import WorkerParts, handlers
 from fhir_records import jobs
 from fhir_records.database import Database
+from inference.live_models import LiveModels
+from inference.registry import Registry
 from inference.runner import ModelRunner
 
 
 def test_every_job_has_a_handler_for_its_ids(database: Database, tmp_path: Path) -> None:
     """The ids that a job is enqueued with are the parameters of its handler."""
     settings = load(None, {"WETREAD_HOME": str(tmp_path)})
-    made = handlers(WorkerParts(database, settings, {}, ModelRunner(), {}))
+    made = handlers(WorkerParts(database, settings, LiveModels(Registry(settings.models)), ModelRunner(), {}))
     with database.session() as session:
         jobs.request_route(session, 1)
         jobs.request_read(session, 1, 1)

@@ -24,11 +24,9 @@ ENHANCED_MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4.1"
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
+def registry(registered_models: Path) -> Registry:
     """A registry with the shipped models in it."""
-    registry = Registry(tmp_path_factory.mktemp("models"))
-    registry.ensure_shipped()
-    return registry
+    return Registry(registered_models)
 
 
 @pytest.fixture(scope="module")
@@ -78,12 +76,14 @@ def _write(path: Path, pixels: np.ndarray, sop_class: str, number: int) -> Image
 
 @pytest.fixture
 def familiar(model: RegisteredModel, tmp_path: Path) -> RegisteredModel:
-    """The shipped model with its sense for strange images off: what these tests draw is no head."""
+    """The shipped model with its guards against strange images off: what these tests draw is no head."""
     folder = tmp_path / "model"
     folder.mkdir()
     os.link(model.path / "model.onnx", folder / "model.onnx")
     text = (model.path / "contract.toml").read_text(encoding="utf-8")
-    (folder / "contract.toml").write_text(text.split("[familiarity]")[0], encoding="utf-8")
+    (folder / "contract.toml").write_text(
+        text.split("[familiarity]")[0].replace("[guard]", "[no_guard]"), encoding="utf-8"
+    )
     return replace(model, path=folder)
 
 
@@ -106,7 +106,18 @@ def test_a_fruit_is_not_read_as_a_head(model: RegisteredModel, test_data: Path) 
     with ModelRunner() as runner:
         answer = runner.read(model, _files(test_data / "dicom" / "ge_fruit_mr"))
     assert isinstance(answer, Refused)
-    assert answer.code == "unfamiliar"
+    assert answer.code == "anatomy"
+
+
+def test_the_process_tells_what_images_show(registry: Registry, test_data: Path) -> None:
+    """The guard's model names the anatomy of whole series by their pixels, also after another model was loaded."""
+    anatomy = registry.get("anatomy")
+    head = _files(test_data / "dicom" / "philips_brain_mr")[60:110:5]
+    with ModelRunner() as runner:
+        assert runner.look(anatomy, head) == "brain MR"
+        assert isinstance(runner.read(registry.get("chest_xr_pneumonia"), head), Refused)
+        assert runner.look(anatomy, head) == "brain MR"
+        assert runner.look(anatomy, [ImageFile("/nowhere", "1", "2", "3")]) == ""
 
 
 def test_a_ct_is_refused_by_its_modality(model: RegisteredModel, test_data: Path) -> None:
@@ -149,7 +160,7 @@ def test_an_image_too_large_for_the_limit_fails_the_read_alone(familiar: Registe
     small = replace(familiar, contract=replace(familiar.contract, memory_limit_mb=300))
     with ModelRunner() as runner:
         with pytest.raises(ModelFailed, match="ran out of its memory limit of 300 MB"):
-            runner.read(small, [large] * 5)
+            runner.read(small, [replace(large, sop_uid=f"{large.sop_uid}.{n}") for n in range(5)])
         heads = [_write(tmp_path / f"{n}.dcm", _head(n, 12, 128), MR_IMAGE, n) for n in range(12)]
         assert isinstance(runner.read(small, heads), Classified)
 

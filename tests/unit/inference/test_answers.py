@@ -7,6 +7,7 @@ import json
 import pytest
 
 from inference.answers import (
+    ActivationMap,
     Alternative,
     Answer,
     Classified,
@@ -29,6 +30,8 @@ CLASSIFIED = Classified(
     alternatives=(Alternative("glioma", 0.8125), Alternative("notumor", 0.1875)),
     images_read=20,
     series_uid="1.2",
+    activation=(ActivationMap(KeyImage("1.2", "1.2.4", "1.2", None), "glioma", 2, 1, 0.5, "AP8="),),
+    prediction_set=("glioma", "notumor"),
 )
 
 

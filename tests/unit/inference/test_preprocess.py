@@ -79,3 +79,35 @@ def test_standardised_pictures_have_mean_zero_and_variance_one() -> None:
     picture = standardise(np.random.default_rng(0).uniform(size=(64, 64)).astype(np.float32))
     assert picture.mean() == pytest.approx(0, abs=1e-5)
     assert picture.std() == pytest.approx(1, abs=1e-4)
+
+
+def test_a_border_of_one_grey_is_cut_away_and_nothing_blanked() -> None:
+    """With crop "frame" the picture inside a uniform border is what is seen; its dark parts stay."""
+    inside = np.random.default_rng(0).uniform(100, 200, size=(80, 60)).astype(np.float32)
+    inside[30:50, 20:40] = 0.0
+    framed = np.pad(inside, ((10, 30), (25, 5)), constant_values=20.0)
+    settings = PreprocessSettings(size=64, crop="frame")
+    found = prepare(framed, settings)
+    assert found is not None
+    subject = found[1]
+    assert (subject.top, subject.bottom, subject.left, subject.right) == (10, 90, 25, 85)
+    assert np.corrcoef(found[0].ravel(), prepare(inside, settings)[0].ravel())[0, 1] > 0.999  # type: ignore[index]
+
+
+def test_the_whole_picture_is_seen_where_nothing_is_cut() -> None:
+    """With crop "none" a wide picture is padded above and below, never stretched."""
+    picture = np.full((20, 40), 1.0, dtype=np.float32)
+    picture[:, :20] = 3.0
+    found = prepare(picture, PreprocessSettings(size=40, crop="none"))
+    assert found is not None
+    square = found[0]
+    assert square.shape == (40, 40)
+    assert found[1].fraction == 1.0
+    assert (square[:10] == square[0, 0]).all()
+    assert square[20, 5] > square[20, 35]
+
+
+@pytest.mark.parametrize("crop", ["frame", "none"])
+def test_a_picture_of_one_grey_shows_nothing(crop: str) -> None:
+    """An empty frame is told as such, whatever the crop."""
+    assert prepare(np.full((30, 30), 7.0, dtype=np.float32), PreprocessSettings(size=32, crop=crop)) is None

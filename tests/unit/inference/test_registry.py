@@ -110,7 +110,7 @@ def test_weights_that_answer_otherwise_than_at_training_are_refused(tiny_bundle:
         Registry(tmp_path / "models").add(other)
 
 
-@pytest.mark.parametrize("name", ["contract.toml", "models/model.safetensors", "configs/inference.json"])
+@pytest.mark.parametrize("name", ["configs/metadata.json", "models/model.safetensors", "configs/inference.json"])
 def test_a_bundle_that_lacks_a_file_is_refused(tiny_bundle: Path, tmp_path: Path, name: str) -> None:
     """What is missing is named."""
     lacking = copy_of(tiny_bundle, tmp_path / "lacking")

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from fhir_records.errors import BundleError, TrainingError
 from inference.contract import load_contract
-from inference.preprocess import PreprocessSettings
+from inference.networks import build_network
+from inference.preprocess import PreprocessSettings, standardise
 from inference.registry import SHIPPED
+from inference.training.augment import augment_each, augmentation
+from inference.training.batch_augment import AugmentSettings, augment_batch, mixed, standardise_batch
 from inference.training.data import (
     ImageSet,
     SplitSettings,
     cluster,
+    duplicates,
+    folds,
+    for_good,
+    group,
     load_folders,
     perceptual_hashes,
     split_by_cluster,
@@ -23,6 +33,9 @@ from inference.training.data import (
     split_record,
 )
 from inference.training.evaluate import calibration_error, evaluate, fit_temperature, softmax
+from inference.training.loop import LoopSettings, train_network
+from inference.training.outliers import outlier
+from inference.training.shipped import shipped_settings
 from inference.training.train import RECIPES, EpochReport, TrainSettings, evaluate_bundle, train_model
 from tests.unit.inference.samples import RECIPE, TINY_NETWORK
 
@@ -72,8 +85,7 @@ def test_one_epoch_makes_a_bundle_that_holds_together(folders: Path, tmp_path: P
         epochs=1,
         batch_size=8,
         threads=1,
-        loaders=0,
-        bfloat16=False,
+        half=False,
         network=TINY_NETWORK,
         preprocess=PreprocessSettings(size=32),
         split=SplitSettings(shares=(0.34, 0.33, 0.33), seed=1),
@@ -185,3 +197,180 @@ def test_the_model_card_in_the_documents_is_the_bundles() -> None:
     for recipe in sorted(RECIPES.glob("*.toml")):
         card = SHIPPED / recipe.stem / "docs" / "README.md"
         assert (documents / f"{recipe.stem}.md").read_bytes() == card.read_bytes()
+
+
+def _noisy_classes(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Squares of two classes that differ in one bright corner."""
+    rng = np.random.default_rng(0)
+    squares = rng.integers(0, 60, size=(count, 32, 32)).astype(np.uint8)
+    labels = (np.arange(count) % 2).astype(np.int64)
+    squares[labels == 1, 4:20, 4:20] = 220
+    return squares, labels
+
+
+def test_the_loop_learns_what_can_be_seen(tmp_path: Path) -> None:
+    """Two classes that differ plainly are told apart after a few epochs."""
+    squares, labels = _noisy_classes(64)
+    torch.manual_seed(1)
+    network = build_network(TINY_NETWORK, 2)
+    settings = LoopSettings(epochs=8, batch_size=16, half=False, ema_decay=0.5, augment=AugmentSettings(holes=0))
+    state, history = train_network(network, squares, labels, (squares, labels), settings, tmp_path / "loop.pt")
+    assert history[-1].best > 0.9
+    assert set(state) == set(network.state_dict())
+
+
+def test_a_run_that_was_broken_off_ends_where_a_whole_one_does(tmp_path: Path) -> None:
+    """A run stopped after an epoch and begun again gives the weights of one that was not stopped."""
+    squares, labels = _noisy_classes(32)
+    settings = LoopSettings(epochs=3, batch_size=16, half=False, keep_best=False)
+
+    class Stop(Exception):
+        """The power fails."""
+
+    def stop(report: EpochReport) -> None:
+        if report.epoch == 2:
+            raise Stop
+
+    states = []
+    for name, watcher in (("whole", None), ("broken", stop), ("broken", None)):
+        torch.manual_seed(1)
+        network = build_network(TINY_NETWORK, 2)
+        try:
+            held = (squares, labels)
+            states.append(train_network(network, squares, labels, held, settings, tmp_path / name, watcher)[0])
+        except Stop:
+            continue
+    assert all(torch.allclose(states[0][key].float(), states[1][key].float(), atol=1e-5) for key in states[0])
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    """Weights of a run with other settings are not gone on from in silence."""
+    squares, labels = _noisy_classes(16)
+    held = (squares, labels)
+    for seed in (1, 2):
+        settings = LoopSettings(epochs=1, batch_size=8, half=False, seed=seed)
+        network = build_network(TINY_NETWORK, 2)
+        if seed == 1:
+            train_network(network, squares, labels, held, settings, tmp_path / "loop.pt")
+            continue
+        with pytest.raises(TrainingError, match="other settings"):
+            train_network(network, squares, labels, held, settings, tmp_path / "loop.pt")
+
+
+def test_training_stops_when_it_gets_no_better(tmp_path: Path) -> None:
+    """With patience, epochs that bring nothing end the run early."""
+    squares, labels = _noisy_classes(16)
+    settings = LoopSettings(epochs=30, batch_size=16, learning_rate=1e-9, half=False, patience=2)
+    network = build_network(TINY_NETWORK, 2)
+    held = (squares, labels)
+    _, history = train_network(network, squares, labels, held, settings, tmp_path / "loop.pt")
+    assert len(history) < 30
+
+
+@pytest.mark.parametrize("monai", [False, True])
+def test_changed_images_keep_shape_and_range(monai: bool) -> None:
+    """Augmentation, a batch at once or by MONAI's transforms, changes pictures and keeps them pictures."""
+    images = torch.rand(6, 1, 48, 48, generator=torch.Generator().manual_seed(1))
+    draw = torch.Generator().manual_seed(2)
+    if monai:
+        changed = augment_each(images, augmentation(48).set_random_state(1))
+    else:
+        changed = augment_batch(images, AugmentSettings(coarsen=0.5), draw)
+    assert changed.shape == images.shape
+    assert float(changed.min()) >= 0
+    assert float(changed.max()) <= 1
+    assert not torch.allclose(changed, images, atol=0.05)
+
+
+def test_mixing_keeps_the_targets_a_distribution() -> None:
+    """Mixed targets still add up to 1, and each image keeps the larger share of its own."""
+    draw = torch.Generator().manual_seed(1)
+    images, targets = torch.rand(8, 1, 8, 8, generator=draw), torch.eye(8)
+    _, wanted = mixed(images, targets, 0.4, draw)
+    assert torch.allclose(wanted.sum(dim=1), torch.ones(8))
+    assert (wanted.argmax(dim=1) == torch.arange(8)).all()
+    assert mixed(images, targets, 0.0, draw)[0] is images
+
+
+def test_a_batch_is_standardised_as_serving_does() -> None:
+    """The network sees in training what `preprocess.standardise` gives it in serving."""
+    images = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(1))
+    expected = np.stack([standardise(image[0].numpy()) for image in images])
+    assert standardise_batch(images)[:, 0].numpy() == pytest.approx(expected, abs=1e-5)
+
+
+def test_persons_are_never_parted(images: ImageSet) -> None:
+    """Where names tell the person, all images of a person stand on one side; a name that tells none is refused."""
+    named = replace(images, names=tuple(f"person{i // 4}_slice{i}" for i in range(len(images.labels))))
+    settings = SplitSettings(person=r"person\d+")
+    split = split_by_cluster(named, settings)
+    sides = {part: {i // 4 for i in getattr(split, part).tolist()} for part in ("train", "calibration", "validation")}
+    assert not sides["train"] & sides["validation"]
+    assert not sides["train"] & sides["calibration"]
+    with pytest.raises(TrainingError, match="do not tell the person"):
+        group(images, settings)
+
+
+def test_folds_validate_every_image_once(images: ImageSet) -> None:
+    """Cross-validation holds each image out exactly once, and no cluster stands on two sides of a fold."""
+    parted = folds(images, SplitSettings(), 3)
+    held = np.concatenate([split.validation for split in parted])
+    assert sorted(held.tolist()) == list(range(len(images.labels)))
+    for split in parted:
+        train = set(split.clusters[split.train].tolist())
+        assert not train & set(split.clusters[split.validation].tolist())
+        assert not train & set(split.clusters[split.calibration].tolist())
+
+
+def test_a_final_training_keeps_the_calibration_images_out(images: ImageSet) -> None:
+    """For good, what validated is trained on; what calibrates is not."""
+    split = split_by_cluster(images, SplitSettings())
+    final = for_good(split)
+    assert set(final.train.tolist()) == set(split.train.tolist()) | set(split.validation.tolist())
+    assert final.calibration.tolist() == split.calibration.tolist()
+    assert not len(final.validation)
+
+
+def test_a_csv_names_the_images(folders: Path, tmp_path: Path) -> None:
+    """A table of paths and labels is the same data set as folders; a label that is no class is refused."""
+    files = [(file, name) for name in CLASSES for file in sorted((folders / name).glob("*.png"))]
+    table = tmp_path / "images.csv"
+    table.write_text("path,label\n" + "".join(f"{file},{name}\n" for file, name in files), encoding="utf-8")
+    preprocess = PreprocessSettings(size=32)
+    assert (
+        load_folders(table, CLASSES, preprocess).squares == load_folders(folders, CLASSES, preprocess).squares
+    ).all()
+    with pytest.raises(TrainingError, match="labels pituitary"):
+        load_folders(table, CLASSES[:3], preprocess)
+
+
+def test_duplicates_are_counted(images: ImageSet) -> None:
+    """Each patient's three slices are found to be look-alikes; no file is there twice."""
+    found = duplicates(images, SplitSettings())
+    assert found.images == len(images.labels)
+    assert found.near >= len(images.labels) // 2
+    assert found.groups <= len(images.labels) // 3 + 1
+    assert found.identical == 0
+
+
+def test_made_pictures_are_pictures_and_differ() -> None:
+    """Outliers have the size and range of pictures, and hardly two are the same."""
+    known = np.random.default_rng(0).integers(0, 255, size=(4, 64, 64)).astype(np.uint8)
+    rng = np.random.default_rng(1)
+    made = [outlier(known, 64, rng) for _ in range(40)]
+    assert all(picture.shape == (64, 64) and picture.min() >= 0 and picture.max() <= 1 for picture in made)
+    assert len({picture.tobytes() for picture in made}) > 35
+
+
+@pytest.mark.parametrize("recipe", sorted(path.stem for path in RECIPES.glob("*.toml")))
+def test_every_shipped_bundle_says_how_it_was_trained(recipe: str, tmp_path: Path) -> None:
+    """Settings of each shipped bundle make the network, the preprocessing and the classes that it has."""
+    settings = shipped_settings(recipe, tmp_path, tmp_path / "bundle", tmp_path / "work")
+    shipped = load_contract(SHIPPED / recipe / "contract.toml")
+    assert settings.preprocess == shipped.preprocess
+    definition = json.loads((SHIPPED / recipe / "configs" / "inference.json").read_text(encoding="utf-8"))[
+        "network_def"
+    ]
+    assert ("members" in definition) == settings.mirror
+    with pytest.raises(TrainingError, match="No shipped bundle"):
+        shipped_settings("spleen", tmp_path, tmp_path, tmp_path)

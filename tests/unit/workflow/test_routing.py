@@ -7,8 +7,8 @@ import datetime as dt
 import pytest
 
 from fhir_records.errors import SettingsError
-from fhir_records.model import Patient, Priority, Study, StudyState
-from workflow.routing import ModelVersion, Route, Router, facts_of
+from fhir_records.model import Instance, InstanceKind, Patient, Priority, Standing, Study, StudyState
+from workflow.routing import ModelVersion, Route, Router, facts_of, some_images
 
 BRAIN = ModelVersion("brain_mr_tumour", "1.0.0")
 CHEST = ModelVersion("chest_xr_pneumonia", "1.0.0")
@@ -31,6 +31,30 @@ def study(birth_date: dt.date | None = None) -> Study:
         source="dicom:CT1",
         first_seen_at=INSTANT,
         last_arrival_at=INSTANT,
+    )
+
+
+def instance(series_uid: str, number: int) -> Instance:
+    return Instance(
+        id=number,
+        study_uid="1.2.3",
+        series_uid=series_uid,
+        sop_uid=f"{series_uid}.{number}",
+        sop_class_uid="1.2.840.10008.5.1.4.1.1.4",
+        transfer_syntax_uid="1.2.840.10008.1.2.1",
+        kind=InstanceKind.IMAGE,
+        standing=Standing.CURRENT,
+        modality="MR",
+        series_number=1,
+        series_description="",
+        instance_number=number,
+        number_of_frames=1,
+        rows=256,
+        columns=256,
+        file_key="",
+        sha256="",
+        size=0,
+        received_at=INSTANT,
     )
 
 
@@ -85,6 +109,26 @@ def test_a_model_that_is_not_there_stops_the_start() -> None:
     """A route cannot name a model that is not registered, and is told which are."""
     with pytest.raises(SettingsError, match="Registered are: chest_xr_pneumonia"):
         Router([route("true")], [CHEST])
+
+
+def test_a_rule_can_ask_what_the_pixels_show() -> None:
+    """`image.anatomy` is a fact like any other, and the router says whether a rule asks for it."""
+    router = Router([route('image.anatomy == "brain MR"')], [BRAIN])
+    assert router.asks_for_pixels
+    assert not Router([route("true")], [BRAIN]).asks_for_pixels
+    assert router.plan(facts_of(study(), "CT1", (), "brain MR")) != ()
+    assert router.plan(facts_of(study(), "CT1", (), "hand film")) == ()
+
+
+def test_images_to_look_at_are_spread_over_the_longest_series() -> None:
+    """Twelve images at most stand for a series; scouts and short series do not count."""
+    scout = [instance("1.1", number) for number in range(3)]
+    stack = [instance("1.2", number) for number in range(100)]
+    looked_at = some_images([*scout, *stack])
+    assert {entry.series_uid for entry in looked_at} == {"1.2"}
+    assert [entry.instance_number for entry in looked_at] == [4, 12, 20, 29, 37, 45, 54, 62, 70, 79, 87, 95]
+    assert len(some_images(scout)) == 3
+    assert some_images([]) == []
 
 
 def test_a_rule_that_breaks_on_one_study_leaves_the_others() -> None:
