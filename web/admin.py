@@ -8,7 +8,7 @@ from starlette.responses import RedirectResponse, Response
 from fhir_records import audit, jobs
 from fhir_records.database import Database
 from fhir_records.model import AuditEntry
-from fhir_records.store import attention, users
+from fhir_records.store import attention, models, users
 from web.auth import Auth, person_of
 from web.pages import Pages
 
@@ -31,6 +31,7 @@ def admin_router(auth: Auth, pages: Pages, database: Database) -> APIRouter:
                 conflicts=attention.conflicts(session),
                 cursors=attention.cursors(session),
                 users=users.list_users(session),
+                trials=models.shadow_summary(session),
             )
 
     @router.get("/audit")

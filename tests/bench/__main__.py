@@ -13,15 +13,18 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def main() -> int:
-    """The main job, then the listener."""
+    """The main job, the listener, the models."""
     data = Path(os.environ.get("WETREAD_TEST_DATA") or REPOSITORY.parent / "shared" / "data")
     series = data / "dicom" / "philips_brain_mr"
     if not series.is_dir():
         print(f"no series in {series}; set WETREAD_TEST_DATA", file=sys.stderr)
         return 1
     bench_main_job.main(series)
-    command = [sys.executable, "-m", "pytest", "-q", "-s", "tests/bench/bench_listener.py"]
-    return subprocess.run(command, cwd=REPOSITORY, check=False).returncode
+    commands = (
+        [sys.executable, "-m", "pytest", "-q", "-s", "tests/bench/bench_listener.py"],
+        [sys.executable, "-m", "tests.bench.bench_inference", str(series)],
+    )
+    return max(subprocess.run(command, cwd=REPOSITORY, check=False).returncode for command in commands)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from fhir_records import tables
 from fhir_records.database import Database
 from fhir_records.model import Role, Standing
-from fhir_records.store import tokens
+from fhir_records.store import models, tokens
 from tests import seed
 from tests.integration.web.forms import LOCAL, Enter
 from web.app import create_app
@@ -39,6 +39,33 @@ def test_the_administrator_sees_what_needs_a_person(enter: Enter, database: Data
     ):
         assert words in text, words
     assert "1 conflict" in client.get("/").text
+
+
+def test_only_the_administrator_sees_models_on_trial(enter: Enter, database: Database) -> None:
+    """What a version on trial said stands on the administration page, and nowhere that a clinician looks."""
+    with database.session() as session:
+        seeded = seed.read_study(session, 1)
+        assert seeded.read_id is not None
+        models.record_shadow(
+            session,
+            models.ShadowOutcome(
+                read_id=seeded.read_id,
+                model="brain_mr_tumour",
+                version="9.9.9",
+                label="meningioma",
+                probability=0.7,
+                refusal=None,
+                error=None,
+                agrees=False,
+                seconds=2.5,
+            ),
+        )
+    text = enter(Role.ADMIN).get("/admin").text
+    assert "brain_mr_tumour 9.9.9" in text
+    assert "→ meningioma" in text
+    clinician = enter(Role.CLINICIAN)
+    assert clinician.get("/admin").status_code == 403
+    assert "9.9.9" not in clinician.get("/").text + clinician.get(f"/studies/{seeded.study_uid}").text
 
 
 def test_the_audit_trail_is_paged_newest_first(enter: Enter, database: Database) -> None:
