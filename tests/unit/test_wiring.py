@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -58,3 +59,29 @@ def test_a_role_loads_no_library_that_it_has_no_use_for(module: str, absent: tup
     code = f"import sys, {module}; print([name for name in {absent!r} if name in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def model(name: str, *modalities: str, kind: str = "finding") -> SimpleNamespace:
+    contract = SimpleNamespace(kind=kind, required=SimpleNamespace(modality=modalities))
+    return SimpleNamespace(name=name, version="1", contract=contract)
+
+
+@pytest.mark.parametrize(
+    ("modalities", "readers"),
+    [
+        (["MR"], ["brain"]),
+        (["CR"], ["chest"]),
+        (["CR", "MR"], ["brain", "chest"]),
+        (["CT"], ["brain"]),
+        ([], ["brain"]),
+    ],
+)
+def test_without_routes_each_model_reads_its_modalities(
+    tmp_path: Path, modalities: list[str], readers: list[str]
+) -> None:
+    """A study goes to the models made for it, one that suits none is refused by the first, and a guard reads none."""
+    settings = load(None, {"WETREAD_HOME": str(tmp_path)})
+    registered = [model("anatomy", kind="guard"), model("brain", "MR"), model("chest", "CR", "DX")]
+    router = work.router_of(settings, registered)  # type: ignore[arg-type]
+    plan = router.plan({"study": {"modalities": modalities}})
+    assert sorted(read.model.name for read in plan) == readers
