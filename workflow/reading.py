@@ -249,7 +249,7 @@ def finding_of(answer: Classified, model: RegisteredModel, installation: Install
         probability=answer.probability,
         site=_code(answer.site),
         key_images=tuple(ImageRef(*image) for image in answer.key_images),
-        limits=answer.limits,
+        limits=(*answer.limits, *_doubt(answer, model)),
         alternatives=tuple(
             ClassProbability(
                 label=alternative.label,
@@ -262,6 +262,23 @@ def finding_of(answer: Classified, model: RegisteredModel, installation: Install
         tracking_id=f"{model.name} 1",
         tracking_uid=name_uid(installation.namespace, study_uid, model.name, "finding", 1),
     )
+
+
+def _doubt(answer: Classified, model: RegisteredModel) -> tuple[str, ...]:
+    """What the reader must know where the answer is doubtful at the coverage that the model was calibrated for."""
+    calibrated = model.contract.prediction_set
+    if calibrated is None:
+        return ()
+    if answer.probability < calibrated.threshold:
+        return (
+            f"The model is less certain of this answer than it was of the right one in {calibrated.coverage:.0%} of the"
+            " series that it was calibrated on.",
+        )
+    if len(answer.prediction_set) < 2:
+        return ()
+    wordings = {entry.label: entry.wording.lower() for entry in model.contract.classes}
+    possible = [wordings[label] for label in answer.prediction_set]
+    return (f"At {calibrated.coverage:.0%} coverage the answer may be {', '.join(possible[:-1])} or {possible[-1]}.",)
 
 
 def refusal_of(answer: Refused, model: RegisteredModel) -> Refusal:
