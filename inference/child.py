@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pydicom
 
+from dicom_listener.faults import where
 from dicom_listener.stored import open_stored
 from fhir_records.errors import PixelsNotReadable, WetreadError
 from inference.anatomy import Anatomies, AnatomyGuard, anatomy_of
@@ -75,7 +76,7 @@ def main() -> None:
         except WetreadError as error:
             reply = {"failed": "error", "message": str(error)}
         except Exception as error:  # boundary: what the model raises is this read's failure alone
-            reply = {"failed": "memory"} if "bad_alloc" in str(error) else {"failed": "error", "message": _named(error)}
+            reply = {"failed": "memory"} if "bad_alloc" in str(error) else {"failed": "error", "message": where(error)}
         signal.alarm(0)
         _send(answers, reply)
 
@@ -118,15 +119,6 @@ def _greys(images: Sequence[ImageFile]) -> Iterator[npt.NDArray[np.float32]]:
 
 def _open(path: str) -> tuple[pydicom.Dataset, Picture]:
     return open_stored(path, HEADER_KEYWORDS)
-
-
-def _named(error: Exception) -> str:
-    """The error's kind and where it was raised; not its text, which may hold a header's values."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    place = f" in {Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace is not None else ""
-    return f"{type(error).__name__}{place}"
 
 
 def _read_exactly(pipe: BinaryIO, count: int) -> bytes:

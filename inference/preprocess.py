@@ -51,12 +51,6 @@ class Head:
     fraction: float  # share of the image that the head covers
     fill: float  # share of its bounding box that the head covers
 
-    @property
-    def aspect(self) -> float:
-        """Longer side of the bounding box over its shorter side, at least 1."""
-        sides = self.bottom - self.top, self.right - self.left
-        return max(sides) / max(1, min(sides))
-
 
 def find_head(image: Float2D, settings: PreprocessSettings) -> Head | None:
     """The largest connected bright region of `image`, with its cavities filled; None where nothing is bright."""

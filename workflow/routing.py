@@ -14,6 +14,7 @@ A rule sees:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -116,7 +117,7 @@ class Router:
     @property
     def asks_for_pixels(self) -> bool:
         """Whether a rule asks what the pixels show, which takes a moment to find out."""
-        return any("image" in route.when for route, _ in self._rules)
+        return any(re.search(r"\bimage\b", route.when) for route, _ in self._rules)
 
     def plan(self, facts: Facts) -> tuple[PlannedRead, ...]:
         """What the rules ask for: one read a model, with every destination that some rule names.
@@ -199,9 +200,7 @@ def _activation(facts: Facts) -> dict[str, Any]:
 
 def facts_of(study: Study, caller: str, instances: Sequence[Instance], anatomy: str = "") -> Facts:
     """What the rules may know of a study's revision; ``anatomy`` is what its pixels show."""
-    series: dict[str, list[Instance]] = {}
-    for instance in instances:
-        series.setdefault(instance.series_uid, []).append(instance)
+    series = _by_series(instances)
     modalities = list(dict.fromkeys(instance.modality for instance in instances))
     birth, started = study.patient.birth_date, study.started_at
     had_birthday = birth and started and (started.month, started.day) >= (birth.month, birth.day)
@@ -220,7 +219,7 @@ def facts_of(study: Study, caller: str, instances: Sequence[Instance], anatomy: 
                 "SeriesDescription": images[0].series_description,
                 "images": len(images),
             }
-            for images in series.values()
+            for images in series
         ],
         "patient": {
             "PatientSex": study.patient.sex,
@@ -233,12 +232,17 @@ def facts_of(study: Study, caller: str, instances: Sequence[Instance], anatomy: 
 
 def some_images(instances: Sequence[Instance]) -> list[Instance]:
     """Images spread evenly over the longest series: enough to tell what it shows."""
+    longest = max(_by_series(instances), key=len, default=[])
+    count = min(_LOOKED_AT, len(longest))
+    return [longest[(2 * number + 1) * len(longest) // (2 * count)] for number in range(count)]
+
+
+def _by_series(instances: Sequence[Instance]) -> list[list[Instance]]:
+    """The instances of each series, the series in the order in which they are met."""
     series: dict[str, list[Instance]] = {}
     for instance in instances:
         series.setdefault(instance.series_uid, []).append(instance)
-    longest = max(series.values(), key=len, default=[])
-    count = min(_LOOKED_AT, len(longest))
-    return [longest[(2 * number + 1) * len(longest) // (2 * count)] for number in range(count)]
+    return list(series.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +256,7 @@ class RouteRevision:
 
     def __call__(self, revision_id: int) -> None:
         """Route the revision with this number; nothing happens where that is done."""
+        anatomy = self._anatomy(revision_id) if self.router.asks_for_pixels else ""
         with self.database.session() as session:
             revision = studies.revision_row(session, revision_id)
             row = revision.study
@@ -264,7 +269,6 @@ class RouteRevision:
                 return  # newer images are there already, and their revision is routed by itself
             resources = render_study(self.installation, study, instances)
             fhir.put(session, resources, patient_id=study.patient.id, study_id=study.id)
-            anatomy = self.look(some_images(instances)) if self.router.asks_for_pixels else ""
             plan = self.router.plan(facts_of(study, row.caller, instances, anatomy))
             for read in plan:
                 self._queue(session, row, read)
@@ -278,6 +282,15 @@ class RouteRevision:
                 ),
             )
             log.info("study routed", study=log_id(row.study_uid), revision=revision.number, reads=len(plan))
+
+    def _anatomy(self, revision_id: int) -> str:
+        """What the pixels show, found out before the study's row is locked: images of it may be arriving."""
+        with self.database.session() as session:
+            revision = studies.revision_row(session, revision_id)
+            if steps.is_finished(session, f"study:{revision.study_id}", revision.number, "route"):
+                return ""
+            instances = studies.revision_instances(session, revision.study, revision.number)
+        return self.look(some_images(instances))
 
     def _queue(self, session: Session, row: tables.Study, read: PlannedRead) -> None:
         priority = max(row.priority, read.priority, key=PRIORITIES.__getitem__)

@@ -186,14 +186,6 @@ def deliveries_of(session: Session, result_id: int) -> tuple[tuple[Document, Del
     return tuple((document_record(row.document), delivery_record(row)) for row in rows)
 
 
-def documents_of(session: Session, result_id: int) -> tuple[Document, ...]:
-    """The documents rendered from a result."""
-    rows = session.execute(
-        select(tables.Document).where(tables.Document.result_id == result_id).order_by(tables.Document.id)
-    ).scalars()
-    return tuple(document_record(row) for row in rows)
-
-
 def document_record(row: tables.Document) -> Document:
     """The frozen record of a document's row."""
     return Document(

@@ -70,18 +70,6 @@ def study_by_uid(session: Session, study_uid: str) -> Study:
     return study_record(session, row)
 
 
-def study_by_id(session: Session, study_id: int) -> Study:
-    """The study with this number.
-
-    Raises:
-        NotFound: there is none.
-    """
-    row = session.get(tables.Study, study_id)
-    if row is None:
-        raise NotFound("There is no such study.")
-    return study_record(session, row)
-
-
 def study_record(session: Session, row: tables.Study) -> Study:
     """The frozen record of a study's row."""
     reads = session.execute(
