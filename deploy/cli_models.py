@@ -38,6 +38,17 @@ def train(
     person: Annotated[
         str | None, typer.Option(help="Pattern of the person in a file's name; else look-alike images stay together.")
     ] = None,
+    folds: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=20,
+            help="First train so many networks, each without one fold; they teach the model.",
+        ),
+    ] = 0,
+    baseline: Annotated[
+        list[str] | None, typer.Option(help="A baseline to measure on the same split: seed_cnn64 or seed_cnn5.")
+    ] = None,
     shipped: Annotated[
         str | None,
         typer.Option(help="A model that comes with Wetread, as it was trained; --data holds its collections."),
@@ -68,6 +79,8 @@ def train(
                 seed=seed,
                 device=device,
                 patience=patience,
+                folds=folds,
+                baselines=tuple(baseline or ()),
                 split=SplitSettings(seed=seed, person=_pattern(person)),
             )
         )
@@ -83,8 +96,10 @@ def train(
         task = progress.add_task("Training", total=settings.epochs)
 
         def report(epoch: EpochReport) -> None:
-            words = f"loss {epoch.loss:.3f}, balanced accuracy {epoch.balanced_accuracy:.3f} (best {epoch.best:.3f})"
-            progress.update(task, completed=epoch.epoch, description=words)
+            words = f"{epoch.stage}loss {epoch.loss:.3f}"
+            if epoch.best:  # nothing is held out of what is only trained
+                words += f", balanced accuracy {epoch.balanced_accuracy:.3f} (best {epoch.best:.3f})"
+            progress.update(task, completed=epoch.epoch, total=epoch.epochs, description=words)
 
         trained = train_model(settings, report)
     console.print(

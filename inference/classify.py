@@ -6,14 +6,16 @@ in the fullest slice (the tops and ends of a stack show no brain). A finding lie
 w = max(3, 15 % of n) long, and nobody knows in which. So
 
     r_i(c) = log p_i(c) - log p_i(o), kept within ±`_MOST`      what one slice says for c
-    R_k(c) = mean of r_i(c) over the stretch of w slices from k  what a stretch says
+    R_k(c) = w^a times the mean of r_i(c) over the stretch of    what a stretch says
+             w slices from k
     L(c)   = mean over all stretches k of exp R_k(c)             what the stack says
     P(c)   = L(c) / (1 + sum of L over all findings),  P(o) = 1 / (1 + that sum)
 
-Within a stretch the evidence is averaged, not added, because neighbouring slices show nearly the same tissue; over
-stretches the likelihood ratios are averaged, which is Bayes' rule for a finding that is equally likely to lie in any of
-them. A stretch that speaks for a finding by chance is thereby weighed against all that do not, and a stack of one slice
-keeps that slice's calibrated probability.
+Neighbouring slices show nearly the same tissue, so the evidence in a stretch counts as w^a looks and not as w: a, the
+slices' independence, is 0 where they only repeat each other (the evidence is averaged), 1 where each is a look of its
+own (it is added). The model's contract has it from calibration. Over stretches the likelihood ratios are averaged,
+which is Bayes' rule for a finding that is equally likely to lie in any of them. A stretch that speaks for a finding by
+chance is thereby weighed against all that do not, and a stack of one slice keeps that slice's calibrated probability.
 """
 
 from __future__ import annotations
@@ -58,16 +60,18 @@ def evaluated_slices(areas: Sequence[float]) -> npt.NDArray[np.int64]:
     return np.flatnonzero(covered >= _MIN_SHARE * covered.max())
 
 
-def score_study(log_probabilities: Floats, areas: Sequence[float], absent: int) -> StudyScore:
+def score_study(
+    log_probabilities: Floats, areas: Sequence[float], absent: int, independence: float = 0.0
+) -> StudyScore:
     """The study's answer from its slices in the order of the stack; the module says how.
 
     `log_probabilities` has shape (slices, classes), `areas` the head's share of each slice, `absent` is the index
-    of the class that means "nothing there".
+    of the class that means "nothing there", `independence` that of neighbouring slices, 0 to 1.
     """
     chosen = evaluated_slices(areas)
     ratios = np.clip(log_probabilities[chosen] - log_probabilities[chosen, absent][:, None], -_MOST, _MOST)
     stretch = min(len(chosen), max(3, round(_STRETCH * len(chosen))))
-    evidence = _moving_mean(ratios, stretch)
+    evidence = _moving_mean(ratios, stretch) * stretch**independence
     likelihood = np.exp(evidence).mean(axis=0)  # 1 for the absent class, whose ratio is 0 everywhere
     probabilities = likelihood / likelihood.sum()
     answer = int(probabilities.argmax())

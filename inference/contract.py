@@ -116,6 +116,7 @@ class Contract:
     batch_size: int
     prediction_set: PredictionSet | None = None  # None: not calibrated for studies
     guard: Guard | None = None  # None: no other network looks first
+    independence: float = 0.0  # of neighbouring slices, 0 to 1; `classify` says what it means
     kind: str = "finding"  # one of KINDS: a guard answers other models, and no study is routed to it
 
 
@@ -161,6 +162,7 @@ def parse_contract(document: Mapping[str, Any]) -> Contract:
         batch_size=int(limits.number("batch_size", 1, 1024)),
         prediction_set=_prediction_set(top.table("prediction_set")) if "prediction_set" in document else None,
         guard=_guard(top.table("guard")) if "guard" in document else None,
+        independence=top.table("study").number("independence", 0, 1) if "study" in document else 0.0,
         kind=top.choice("kind", KINDS) if "kind" in document else "finding",
     )
 

@@ -69,7 +69,7 @@ def read_study(
         return looked_at
     log_probabilities = calibrated_log_probabilities(slices.logits, contract.temperature)
     absent = next(number for number, item in enumerate(contract.classes) if item.presence == "absent")
-    score = score_study(log_probabilities, slices.areas, absent)
+    score = score_study(log_probabilities, slices.areas, absent, contract.independence)
     faults = _faults(suited.images, slices, len(different) + len(frames) - len(suited.images), unreadable)
     suited = replace(looked_at, limits=(*looked_at.limits, *faults))
     return _classified(contract, suited, slices, score, absent)

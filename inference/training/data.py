@@ -174,29 +174,16 @@ def group(images: ImageSet, settings: SplitSettings) -> npt.NDArray[np.int64]:
     return np.array([first[person] for person in persons], dtype=np.int64)
 
 
-def folds(images: ImageSet, settings: SplitSettings, count: int) -> list[Split]:
-    """`count` splits for cross-validation: each group validates once, calibrates once, and trains otherwise."""
-    if count < 3:
-        raise TrainingError("Cross-validation with a calibration part needs at least three folds.")
-    groups = group(images, settings)
-    order = np.random.default_rng(settings.seed).permutation(np.unique(groups))
+def dealt(labels: npt.NDArray[np.int64], groups: npt.NDArray[np.int64], count: int, seed: int) -> npt.NDArray[np.int64]:
+    """The fold of each image, 0 to `count` - 1: each group in one of them, each fold with as much of each class."""
+    order = np.random.default_rng(seed).permutation(np.unique(groups))
 
-    # By class and size, so that every fold has as much of each.
     def rank(number: int) -> tuple[int, int]:
-        held = np.bincount(images.labels[groups == number], minlength=len(images.classes))
+        held = np.bincount(labels[groups == number])
         return int(held.argmax()), -int(held.sum())
 
-    dealt = {number: place % count for place, number in enumerate(sorted(order.tolist(), key=rank))}
-    fold = np.array([dealt[number] for number in groups.tolist()])
-    return [
-        Split(
-            train=np.flatnonzero((fold != k) & (fold != (k + 1) % count)),
-            calibration=np.flatnonzero(fold == (k + 1) % count),
-            validation=np.flatnonzero(fold == k),
-            clusters=groups,
-        )
-        for k in range(count)
-    ]
+    place = {number: turn % count for turn, number in enumerate(sorted(order.tolist(), key=rank))}
+    return np.array([place[number] for number in groups.tolist()], dtype=np.int64)
 
 
 def for_good(split: Split) -> Split:

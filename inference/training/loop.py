@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ class LoopSettings:
     patience: int = 0  # looks without a better one after which training stops; 0: never
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     monai: bool = False  # augment with MONAI's transforms, image by image, at their own strength: slower
+    taught: float = 0.7  # weight of the teachers' answers in what is aimed at, where there are teachers
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ class EpochReport:
     balanced_accuracy: float  # on the held-out images, at the last look; 0 before the first
     best: float
     seconds_left: float
+    stage: str = ""  # which of several networks is being trained
 
 
 Progress = Callable[[EpochReport], None]
@@ -66,13 +68,16 @@ def train_network(
     settings: LoopSettings,
     checkpoint: Path,
     progress: Progress | None = None,
+    teachers: Sequence[torch.nn.Module] = (),
 ) -> tuple[dict[str, torch.Tensor], tuple[EpochReport, ...]]:
     """The averaged weights and the history; classes are drawn equally often.
 
-    `checkpoint` is written after every epoch, and a run that finds one there goes on from it. Raises TrainingError
-    where it is of another run. The same seed, threads and machine give the same weights.
+    Where there are `teachers`, the mean of what they say of the very image that the network is shown is aimed at, too
+    (Hinton et al., 2015; Beyer et al., CVPR 2022). `checkpoint` is written after every epoch, and a run that finds one
+    there goes on from it. Raises TrainingError where it is of another run. The same seed, threads and machine give the
+    same weights.
     """
-    run = _Run(network, int(labels.max()) + 1, len(labels), settings)
+    run = _Run(network, int(labels.max()) + 1, len(labels), settings, teachers)
     weights = torch.from_numpy(1.0 / np.bincount(labels).clip(1)[labels])
     history: list[EpochReport] = []
     best: dict[str, torch.Tensor] = {}
@@ -106,9 +111,17 @@ def train_network(
 class _Run:
     """What changes while a network is trained."""
 
-    def __init__(self, network: torch.nn.Module, classes: int, images: int, settings: LoopSettings) -> None:
+    def __init__(
+        self,
+        network: torch.nn.Module,
+        classes: int,
+        images: int,
+        settings: LoopSettings,
+        teachers: Sequence[torch.nn.Module],
+    ) -> None:
         self.settings, self.classes = settings, classes
-        self.network = network.to(settings.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.teachers = [_placed(teacher, settings.device).eval() for teacher in teachers]
+        self.network = _placed(network, settings.device)
         running: Callable[..., None] = get_ema_multi_avg_fn(settings.ema_decay)  # type: ignore[no-untyped-call]
         self.averaged = AveragedModel(network, multi_avg_fn=running, use_buffers=True)
         rate, decay = settings.learning_rate, settings.weight_decay
@@ -138,9 +151,12 @@ class _Run:
         wanted = wanted * (1 - settings.label_smoothing) + settings.label_smoothing / self.classes
         images, wanted = mixed(standardise_batch(images), wanted, settings.augment.mixup, self.draw)
         images = images.to(settings.device).to(memory_format=torch.channels_last)
+        wanted = wanted.to(settings.device)
         with torch.autocast(settings.device.split(":")[0], torch.bfloat16, enabled=settings.half):
             logits = self.network(images)
-        loss = torch.nn.functional.cross_entropy(logits.float(), wanted.to(settings.device))
+            if self.teachers:
+                wanted = (1 - settings.taught) * wanted + settings.taught * self._taught(images)
+        loss = torch.nn.functional.cross_entropy(logits.float(), wanted)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
@@ -149,6 +165,12 @@ class _Run:
         self.averaged.update_parameters(self.network)
         return float(loss.detach())
 
+    def _taught(self, images: torch.Tensor) -> torch.Tensor:
+        """The teachers' mean probabilities, shape (images, classes)."""
+        with torch.no_grad():
+            said = [torch.softmax(teacher(images).float(), dim=1) for teacher in self.teachers]
+        return torch.stack(said).mean(dim=0)
+
     def _augmented(self, images: torch.Tensor) -> torch.Tensor:
         if not self.settings.monai:
             return augment_batch(images, self.settings.augment, self.draw)
@@ -156,6 +178,11 @@ class _Run:
             self.transform = augmentation(images.shape[-1])
             self.transform.set_random_state(self.settings.seed)
         return augment_each(images, self.transform)
+
+
+def _placed(network: torch.nn.Module, device: str) -> torch.nn.Module:
+    placed: torch.nn.Module = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return placed
 
 
 def balanced_accuracy(logits: npt.NDArray[np.float32], labels: Labels) -> float:

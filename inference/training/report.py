@@ -83,6 +83,9 @@ def model_card(record: Mapping[str, Any], contract: Mapping[str, Any]) -> str:
                 ),
             ],
         ),
+        *_cross_validation(record),
+        *_studies(record),
+        *_baselines(record),
     ]
     return "\n\n".join("\n".join([title, "", *lines]) for title, lines in sections) + "\n"
 
@@ -154,6 +157,71 @@ def _figure_rows(record: Mapping[str, Any], contract: Mapping[str, Any]) -> list
         ("… before temperature scaling", record["expected_calibration_error_before"]),
         ("temperature", record["temperature"]),
     ]
+
+
+def _cross_validation(record: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    found = record.get("cross_validation")
+    if not found:
+        return []
+    low, high = found["balanced_accuracy_interval"]
+    rows = [
+        ("balanced accuracy (95 % interval, clusters drawn anew)", f"{found['balanced_accuracy']} ({low} to {high})"),
+        ("expected calibration error", found["expected_calibration_error"]),
+        *((f"sensitivity, {name}", value) for name, value in found["sensitivity"].items()),
+    ]
+    lines = [
+        f"{found['folds']} networks, each trained without one fold of the training clusters, judged that fold:",
+        f"{found['images']} slices in {found['clusters']} clusters. Their mean then taught the shipped network, which",
+        "saw all of these slices. These figures are the better guess of what it does on images from elsewhere.",
+        f"The temperature that fits the calibration clusters is multiplied by {found['harder']}, for it is so much",
+        "higher where all clusters are judged.",
+        "",
+        *_table(("figure", "value"), rows),
+    ]
+    return [("## Figures, cross-validated", lines)]
+
+
+def _studies(record: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    """What synthetic series, or films that are studies, showed."""
+    if "films" in record:
+        found = record["films"]
+        lines = [f"On {found['films']} films, half of the calibration part; the other half chose the threshold:", ""]
+    elif "studies" in record:
+        found = record["studies"]
+        lines = [
+            f"{found['series']} series were {found['built_from'].replace('; ', ' (')}). The slices beside a finding",
+            "are other people's, which makes them easier than a patient's own.",
+            "",
+        ]
+    else:
+        return []
+    words = {
+        "accuracy": "accuracy of the study's answer",
+        "independence": "independence of neighbouring slices, fitted",
+        "calibration_error": "expected calibration error of its probability",
+        "calibration_error_before": "… were neighbouring slices only repeats",
+        "covered": f"studies whose class is in the prediction set (aim {found['coverage']})",
+        "mean_size": "classes in a prediction set, on average",
+    }
+    rows = [(word, found[key]) for key, word in words.items() if key in found]
+    return [("## Whole studies", [*lines, *_table(("figure", "value"), rows)])]
+
+
+def _baselines(record: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    found = record.get("baselines")
+    if not found:
+        return []
+    rows = [
+        (name, figures["balanced accuracy"]["value"], figures["expected calibration error"]["value"])
+        for name, figures in found.items()
+    ]
+    own = ("this model", record["balanced_accuracy"], record["expected_calibration_error"])
+    lines = [
+        "Networks of student projects, trained on the same part and measured on the same clusters:",
+        "",
+        *_table(("network", "balanced accuracy", "expected calibration error"), [own, *rows]),
+    ]
+    return [("## Beside it", lines)]
 
 
 def _table(header: Sequence[Any], rows: Sequence[Sequence[Any]]) -> list[str]:

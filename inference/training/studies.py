@@ -1,9 +1,11 @@
 """How far to believe an answer for a whole study, when all that is labelled is single slices.
 
-Synthetic series are built from the calibration clusters: for a finding, one stretch of slices with it, drawn from a
-few clusters (the nearest thing to one patient), among slices without any; for "nothing there", such slices alone. Each
-goes through `classify.score_study` as a real one does. What they lack is said in the model card: in a real patient the
-slices beside a tumour come from the same head and scanner, and look less like those of healthy people than these do.
+Synthetic series are built from slices that the network, or the one of its teachers that judges them, was not trained
+on: for a finding, one stretch of slices with it, drawn from a few clusters (the nearest thing to one patient), among
+slices without any; for "nothing there", such slices alone. Each goes through `classify.score_study` as a real one does.
+They say how much more neighbouring slices tell together than one alone (`classify` calls it their independence), and
+which classes cannot be ruled out. What they lack is said in the model card: in a real patient the slices beside a
+tumour come from the same head and scanner, and look less like those of healthy people than these do.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from inference.classify import score_study
 
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
+
+_INDEPENDENCES = np.linspace(0.0, 1.0, 21)  # those that are tried
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +40,27 @@ class StudySettings:
 
 
 @dataclass(frozen=True, slots=True)
-class StudyCalibration:
-    """What the synthetic series showed. `threshold` is the contract's `[prediction_set] threshold`."""
+class LabelledSlices:
+    """Slices that were judged by a network that was not trained on them."""
 
-    coverage: float  # aimed at
-    threshold: float  # least probability of a class in the prediction set
-    covered: float  # share of the other half of the series whose class is in its set
-    mean_size: float  # of their sets, in classes
-    accuracy: float  # of the answers alone
-    calibration_error: float  # of the answers' probabilities, 10 bins
-    series: int  # in that half
+    log_probabilities: Floats  # shape (n, classes), calibrated
+    labels: Labels  # shape (n,)
+    clusters: Labels  # shape (n,): slices of one cluster are like one patient's
+
+    def of(self, chosen: Labels) -> LabelledSlices:
+        """Some of them, by index."""
+        return LabelledSlices(self.log_probabilities[chosen], self.labels[chosen], self.clusters[chosen])
+
+
+@dataclass(frozen=True, slots=True)
+class FilmCalibration:
+    """What single films, each a study, showed; the names are those of `StudyCalibration`."""
+
+    coverage: float
+    threshold: float
+    covered: float
+    mean_size: float
+    films: int  # that it was measured on
 
     def table(self) -> str:
         """The `[prediction_set]` table as TOML, for the contract."""
@@ -53,53 +68,128 @@ class StudyCalibration:
 
     def record(self) -> dict[str, Any]:
         """For `metrics.json`."""
+        return {
+            "films": self.films,
+            "coverage": self.coverage,
+            "threshold": self.threshold,
+            "covered": round(self.covered, 4),
+            "mean_size": round(self.mean_size, 4),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class StudyCalibration:
+    """What the synthetic series showed. `threshold` is the contract's `[prediction_set] threshold`."""
+
+    independence: float  # of neighbouring slices, `[study] independence`
+    coverage: float  # aimed at
+    threshold: float  # least probability of a class in the prediction set
+    covered: float  # share of the other half of the series whose class is in its set
+    mean_size: float  # of their sets, in classes
+    accuracy: float  # of the answers alone
+    calibration_error: float  # of the answers' probabilities, 10 bins
+    calibration_error_before: float  # with an independence of 0
+    series: int  # in that half
+
+    def table(self) -> str:
+        """The `[study]` and `[prediction_set]` tables as TOML, for the contract."""
+        return (
+            f"[study]\nindependence = {self.independence}\n\n"
+            f"[prediction_set]\ncoverage = {self.coverage}\nthreshold = {self.threshold}\n"
+        )
+
+    def record(self) -> dict[str, Any]:
+        """For `metrics.json`."""
         rounded = {name: round(getattr(self, name), 4) for name in ("covered", "mean_size", "accuracy")}
         return {
-            "built_from": "single labelled slices of the calibration clusters; no real study was labelled",
+            "built_from": "built from labelled slices that their judge never saw; no real study was labelled",
             "series": self.series,
             "coverage": self.coverage,
             "threshold": self.threshold,
+            "independence": self.independence,
             "calibration_error": round(self.calibration_error, 4),
+            "calibration_error_before": round(self.calibration_error_before, 4),
             **rounded,
         }
 
 
-def calibrate_studies(
-    log_probabilities: Floats, labels: Labels, clusters: Labels, absent: int, settings: StudySettings | None = None
-) -> StudyCalibration:
-    """The prediction set's threshold from calibrated slice log-probabilities, shape (slices, classes).
+def calibrate_studies(slices: LabelledSlices, absent: int, settings: StudySettings | None = None) -> StudyCalibration:
+    """The independence of neighbouring slices and the prediction set's threshold.
 
-    `labels` and `clusters` have shape (slices,), `absent` is the index of the class that means "nothing there". Raises
-    TrainingError where a class has no slice.
+    Half of the clusters make the series that are fitted to, the other half those that show what came of it. `absent`
+    is the index of the class that means "nothing there". Raises TrainingError where a class has too few slices.
     """
     settings = settings or StudySettings()
-    classes = log_probabilities.shape[1]
-    lacking = [number for number in range(classes) if not (labels == number).any()]
-    if lacking:
-        raise TrainingError(f"No calibration slices of the classes with the numbers {lacking}; no series can be built.")
     rng = np.random.default_rng(settings.seed)
-    truth = np.tile(np.arange(classes), settings.series)
-    probabilities = np.stack(
-        [
-            _score(log_probabilities, _series(int(label), labels, clusters, absent, settings, rng), absent)
-            for label in truth
-        ]
-    )
-    half = len(truth) // 2
-    threshold = conformal_threshold(probabilities[np.arange(half), truth[:half]], settings.coverage)
-    held, true = probabilities[half:], truth[half:]
-    answers = held.argmax(axis=1)
-    inside = held >= threshold
-    inside[np.arange(len(held)), answers] = True
+    numbers = np.unique(slices.clusters)
+    half = rng.permutation(len(numbers))[np.searchsorted(numbers, slices.clusters)] % 2
+    fitted, shown = (_built(slices.of(np.flatnonzero(half == side)), absent, settings, rng) for side in (0, 1))
+    losses = [fitted.loss(value) for value in _INDEPENDENCES]
+    independence = float(_INDEPENDENCES[int(np.argmin(losses))])
+    told, before, after = (f.probabilities(i) for f, i in ((fitted, independence), (shown, 0.0), (shown, independence)))
+    threshold = conformal_threshold(told[np.arange(len(told)), fitted.truth], settings.coverage)
+    answers, right = after.argmax(axis=1), after.argmax(axis=1) == shown.truth
+    inside = after >= threshold
+    inside[np.arange(len(after)), answers] = True
     return StudyCalibration(
+        independence=independence,
         coverage=settings.coverage,
         threshold=threshold,
-        covered=float(inside[np.arange(len(held)), true].mean()),
+        covered=float(inside[np.arange(len(after)), shown.truth].mean()),
         mean_size=float(inside.sum(axis=1).mean()),
-        accuracy=float((answers == true).mean()),
-        calibration_error=_calibration_error(held.max(axis=1), answers == true),
-        series=len(held),
+        accuracy=float(right.mean()),
+        calibration_error=_calibration_error(after.max(axis=1), right),
+        calibration_error_before=_calibration_error(before.max(axis=1), before.argmax(axis=1) == shown.truth),
+        series=len(after),
     )
+
+
+def calibrate_films(films: LabelledSlices, coverage: float = 0.95, seed: int = 20261120) -> FilmCalibration:
+    """The prediction set's threshold where one image is the study: one half of the clusters sets it, one shows it."""
+    numbers = np.unique(films.clusters)
+    half = np.random.default_rng(seed).permutation(len(numbers))[np.searchsorted(numbers, films.clusters)] % 2
+    of_truth = np.exp(films.log_probabilities)[np.arange(len(films.labels)), films.labels]
+    threshold = conformal_threshold(of_truth[half == 0], coverage)
+    shown = films.of(np.flatnonzero(half == 1))
+    probabilities = np.exp(shown.log_probabilities)
+    inside = probabilities >= threshold
+    inside[np.arange(len(inside)), probabilities.argmax(axis=1)] = True
+    covered = float(inside[np.arange(len(inside)), shown.labels].mean())
+    return FilmCalibration(coverage, threshold, covered, float(inside.sum(axis=1).mean()), len(inside))
+
+
+@dataclass(frozen=True, slots=True)
+class _Series:
+    """Synthetic series, and what each is of."""
+
+    log_probabilities: Floats  # of the slices that they are built from
+    stacks: list[Labels]  # indices of their slices
+    truth: Labels  # shape (series,)
+    absent: int
+
+    def probabilities(self, independence: float) -> Floats:
+        """The study-level probabilities, shape (series, classes)."""
+        return np.stack(
+            [
+                score_study(self.log_probabilities[stack], [1.0] * len(stack), self.absent, independence).probabilities
+                for stack in self.stacks
+            ]
+        )
+
+    def loss(self, independence: float) -> float:
+        """Mean negative log-likelihood of the truth."""
+        told = self.probabilities(independence)[np.arange(len(self.truth)), self.truth]
+        return float(-np.log(told.clip(1e-12)).mean())
+
+
+def _built(slices: LabelledSlices, absent: int, settings: StudySettings, rng: np.random.Generator) -> _Series:
+    classes = slices.log_probabilities.shape[1]
+    lacking = [number for number in range(classes) if not (slices.labels == number).any()]
+    if lacking:
+        raise TrainingError(f"Too few slices of the classes with the numbers {lacking}; no series can be built.")
+    truth = np.tile(np.arange(classes), settings.series // 2)
+    stacks = [_series(int(label), slices.labels, slices.clusters, absent, settings, rng) for label in truth]
+    return _Series(slices.log_probabilities, stacks, truth, absent)
 
 
 def conformal_threshold(of_the_truth: Floats, coverage: float) -> float:
@@ -127,10 +217,6 @@ def _series(
     drawn = rng.choice(known, min(len(known), int(rng.integers(1, settings.clusters + 1))), replace=False)
     stack[start : start + length] = rng.choice(theirs[np.isin(clusters[theirs], drawn)], length)
     return stack
-
-
-def _score(log_probabilities: Floats, stack: Labels, absent: int) -> Floats:
-    return score_study(log_probabilities[stack], [1.0] * len(stack), absent).probabilities
 
 
 def _calibration_error(sure: Floats, right: npt.NDArray[np.bool_], bins: int = 10) -> float:

@@ -90,7 +90,7 @@ def write_tiny_bundle(folder: Path, name: str = "tiny") -> Path:
     from inference.networks import build_network
     from inference.training.bundle import BundleParts, Found, contract_text, write_bundle
     from inference.training.familiarity import KnownImages
-    from inference.training.train import weights_of
+    from inference.training.weights import weights_of
 
     torch.manual_seed(1)
     network = build_network(TINY_NETWORK, 4)

@@ -46,6 +46,16 @@ def test_the_same_slices_scattered_are_not_a_lesion() -> None:
     assert scattered.probabilities[ABSENT] > together.probabilities[ABSENT]
 
 
+def test_independent_neighbours_tell_more_together() -> None:
+    """A stretch of weak evidence counts for more, the more its slices are looks of their own; one slice never does."""
+    weak = _stack(20, range(5, 12), strength=1.0)
+    said = [score_study(weak, [1.0] * 20, ABSENT, independence).probabilities for independence in (0.0, 0.5, 1.0)]
+    assert said[0][ABSENT] != pytest.approx(said[1][ABSENT], abs=1e-3)
+    assert said[0].max() < said[1].max() < said[2].max()
+    alone = [score_study(weak[5:6], [1.0], ABSENT, independence).probabilities for independence in (0.0, 1.0)]
+    assert alone[0] == pytest.approx(alone[1])
+
+
 def test_absence_names_the_middle_of_the_stack() -> None:
     """Where nothing is found the key images are the middle slice first, then the quarters."""
     score = score_study(_stack(40), [0.5] * 40, ABSENT)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,14 +17,16 @@ from inference.contract import load_contract
 from inference.networks import build_network
 from inference.preprocess import PreprocessSettings, standardise
 from inference.registry import SHIPPED
+from inference.training import cross_validation
 from inference.training.augment import augment_each, augmentation
+from inference.training.baselines import measure_baselines
 from inference.training.batch_augment import AugmentSettings, augment_batch, mixed, standardise_batch
 from inference.training.data import (
     ImageSet,
     SplitSettings,
     cluster,
+    dealt,
     duplicates,
-    folds,
     for_good,
     group,
     load_folders,
@@ -74,10 +77,8 @@ def images(folders: Path) -> ImageSet:
     return load_folders(folders, CLASSES, PreprocessSettings(size=32))
 
 
-def test_one_epoch_makes_a_bundle_that_holds_together(folders: Path, tmp_path: Path) -> None:
-    """Training writes a bundle with contract, metrics, card and split, whose figures come out the same again."""
-    reports: list[EpochReport] = []
-    settings = TrainSettings(
+def _tiny(folders: Path, tmp_path: Path) -> TrainSettings:
+    return TrainSettings(
         data=folders,
         recipe=RECIPE,
         output=tmp_path / "bundle",
@@ -90,6 +91,12 @@ def test_one_epoch_makes_a_bundle_that_holds_together(folders: Path, tmp_path: P
         preprocess=PreprocessSettings(size=32),
         split=SplitSettings(shares=(0.34, 0.33, 0.33), seed=1),
     )
+
+
+def test_one_epoch_makes_a_bundle_that_holds_together(folders: Path, tmp_path: Path) -> None:
+    """Training writes a bundle with contract, metrics, card and split, whose figures come out the same again."""
+    reports: list[EpochReport] = []
+    settings = _tiny(folders, tmp_path)
     trained = train_model(settings, reports.append)
     assert [report.epoch for report in reports] == [1]
     contract = load_contract(trained.bundle / "contract.toml")
@@ -311,15 +318,61 @@ def test_persons_are_never_parted(images: ImageSet) -> None:
         group(images, settings)
 
 
-def test_folds_validate_every_image_once(images: ImageSet) -> None:
-    """Cross-validation holds each image out exactly once, and no cluster stands on two sides of a fold."""
-    parted = folds(images, SplitSettings(), 3)
-    held = np.concatenate([split.validation for split in parted])
-    assert sorted(held.tolist()) == list(range(len(images.labels)))
-    for split in parted:
-        train = set(split.clusters[split.train].tolist())
-        assert not train & set(split.clusters[split.validation].tolist())
-        assert not train & set(split.clusters[split.calibration].tolist())
+def test_folds_keep_groups_whole_and_classes_even(images: ImageSet) -> None:
+    """Each group is dealt to one fold whole, and every fold has images of every class."""
+    groups = group(images, SplitSettings())
+    fold = dealt(images.labels, groups, 3, seed=1)
+    assert all(len(set(fold[groups == number].tolist())) == 1 for number in np.unique(groups))
+    assert all(set(images.labels[fold == k].tolist()) == set(range(len(images.classes))) for k in range(3))
+
+
+def test_a_teacher_is_followed(tmp_path: Path) -> None:
+    """Where a teacher says the opposite of the labels and weighs all, the network learns the teacher's answer."""
+    squares, labels = _noisy_classes(64)
+    settings = LoopSettings(
+        epochs=8, batch_size=16, half=False, ema_decay=0.5, taught=1.0, augment=AugmentSettings(holes=0)
+    )
+    torch.manual_seed(1)
+    held = (squares, labels)
+    teacher = build_network(TINY_NETWORK, 2)
+    state, _ = train_network(teacher, squares, 1 - labels, (squares, 1 - labels), settings, tmp_path / "teacher.pt")
+    teacher.load_state_dict(state)
+    pupil = build_network(TINY_NETWORK, 2)
+    _, history = train_network(pupil, squares, labels, held, settings, tmp_path / "pupil.pt", teachers=[teacher])
+    assert history[-1].balanced_accuracy < 0.2
+
+
+def test_cross_validation_judges_each_image_by_a_network_that_never_saw_it(
+    folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every training image is judged once, by the network whose fold it is in; the bundle tells the figures."""
+    trained_on: list[np.ndarray] = []
+    real = cross_validation.train_network
+
+    def watched(network: torch.nn.Module, squares: np.ndarray, *rest: Any) -> Any:
+        trained_on.append(squares)
+        return real(network, squares, *rest)
+
+    monkeypatch.setattr(cross_validation, "train_network", watched)
+    settings = replace(_tiny(folders, tmp_path), folds=3, fold_epochs=1, baselines=("seed_cnn64",))
+    trained = train_model(settings)
+    record = json.loads((trained.bundle / "metrics.json").read_text())
+    assert record["cross_validation"]["images"] == sum(record["images_by_part"]["train"].values())
+    assert [len(squares) < record["cross_validation"]["images"] for squares in trained_on] == [True] * 3
+    assert (
+        sum(record["cross_validation"]["images"] - len(squares) for squares in trained_on)
+        == (record["cross_validation"]["images"])
+    )
+    assert 0 <= record["baselines"]["seed_cnn64"]["balanced accuracy"]["value"] <= 1
+    card = (trained.bundle / "docs" / "README.md").read_text()
+    assert "cross-validated" in card
+    assert "seed_cnn64" in card
+
+
+def test_a_baseline_nobody_knows_is_refused(images: ImageSet) -> None:
+    """The error names the baselines that there are."""
+    with pytest.raises(TrainingError, match="seed_cnn64, seed_cnn5"):
+        measure_baselines(("alexnet",), images, split_by_cluster(images, SplitSettings()), np.arange(3))
 
 
 def test_a_final_training_keeps_the_calibration_images_out(images: ImageSet) -> None:
