@@ -92,15 +92,17 @@ def finish(settings: TrainSettings, fitted: Fitted, absent: int) -> Trained:
         record["baselines"] = baselines
     if crossed:
         record["cross_validation"] = crossed.record()
-    held = split.calibration
-    slices = LabelledSlices(
-        calibrated_log_probabilities(logits["calibration"], temperature), images.labels[held], split.clusters[held]
-    )
+    judged = {
+        part: LabelledSlices(
+            calibrated_log_probabilities(logits[part], temperature), images.labels[held], split.clusters[held]
+        )
+        for part, held in ((part, split.part(part)) for part in logits)
+    }
     if tomllib.loads(recipe)["required"]["min_images"] == 1:  # a film alone is a study
-        films = calibrate_films(slices)
+        films = calibrate_films(judged["calibration"], judged.get("validation"))
         record["films"], tables = films.record(), films.table()
     else:
-        studies = calibrate_studies(_judged(crossed) if crossed else slices, absent)
+        studies = calibrate_studies(_judged(crossed) if crossed else judged["calibration"], absent)
         record["studies"], tables = studies.record(), studies.table()
     squares = images.squares[split.train][:: max(1, len(split.train) // _REFERENCE)]
     standard = np.stack([standardise(square.astype(np.float32) / 255.0) for square in squares])

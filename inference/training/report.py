@@ -185,7 +185,7 @@ def _studies(record: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
     """What synthetic series, or films that are studies, showed."""
     if "films" in record:
         found = record["films"]
-        lines = [f"On {found['films']} films, half of the calibration part; the other half chose the threshold:", ""]
+        lines = [f"On {found['films']} films; others, of the calibration part, chose the set's threshold:", ""]
     elif "studies" in record:
         found = record["studies"]
         lines = [

@@ -144,13 +144,20 @@ def calibrate_studies(slices: LabelledSlices, absent: int, settings: StudySettin
     )
 
 
-def calibrate_films(films: LabelledSlices, coverage: float = 0.95, seed: int = 20261120) -> FilmCalibration:
-    """The prediction set's threshold where one image is the study: one half of the clusters sets it, one shows it."""
-    numbers = np.unique(films.clusters)
-    half = np.random.default_rng(seed).permutation(len(numbers))[np.searchsorted(numbers, films.clusters)] % 2
+def calibrate_films(
+    films: LabelledSlices, shown: LabelledSlices | None = None, coverage: float = 0.95
+) -> FilmCalibration:
+    """The prediction set's threshold where one image is the study, and what it covers of the images `shown`.
+
+    Without `shown` one half of the clusters sets it and the other shows it. Every class is to be covered on its own:
+    where one is missed more often than the others, it sets the threshold.
+    """
+    if shown is None:
+        numbers = np.unique(films.clusters)
+        half = np.random.default_rng(0).permutation(len(numbers))[np.searchsorted(numbers, films.clusters)] % 2
+        films, shown = films.of(np.flatnonzero(half == 0)), films.of(np.flatnonzero(half == 1))
     of_truth = np.exp(films.log_probabilities)[np.arange(len(films.labels)), films.labels]
-    threshold = conformal_threshold(of_truth[half == 0], coverage)
-    shown = films.of(np.flatnonzero(half == 1))
+    threshold = min(conformal_threshold(of_truth[films.labels == label], coverage) for label in np.unique(films.labels))
     probabilities = np.exp(shown.log_probabilities)
     inside = probabilities >= threshold
     inside[np.arange(len(inside)), probabilities.argmax(axis=1)] = True
