@@ -43,9 +43,10 @@ def train(
         typer.Option(
             min=0,
             max=20,
-            help="First train so many networks, each without one fold; they teach the model.",
+            help="First train so many networks, each without one fold of the data, to judge that fold.",
         ),
     ] = 0,
+    taught: Annotated[bool, typer.Option(help="With --folds: their mean teaches the model.")] = False,
     baseline: Annotated[
         list[str] | None, typer.Option(help="A baseline to measure on the same split: seed_cnn64 or seed_cnn5.")
     ] = None,
@@ -80,6 +81,7 @@ def train(
                 device=device,
                 patience=patience,
                 folds=folds,
+                taught=taught,
                 baselines=tuple(baseline or ()),
                 split=SplitSettings(seed=seed, person=_pattern(person)),
             )

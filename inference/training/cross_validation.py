@@ -30,7 +30,8 @@ Labels = npt.NDArray[np.int64]
 class FoldSettings:
     """How the networks are trained."""
 
-    count: int
+    count: int  # folds
+    trained: int  # networks, for the first so many folds; 0: for all
     definition: dict[str, Any]  # of each network
     loop: LoopSettings  # its seed is the first network's less one
     split_seed: int
@@ -42,7 +43,8 @@ class CrossValidated:
     """What the networks say of the images that each was not trained on."""
 
     networks: tuple[torch.nn.Module, ...]
-    logits: npt.NDArray[np.float32]  # shape (n, classes), n the images of the training part in its order
+    folds: int  # that the groups were dealt to
+    logits: npt.NDArray[np.float32]  # shape (n, classes), n the images of the folds that were left out once
     labels: Labels  # shape (n,)
     groups: Labels  # shape (n,)
     temperature: float  # fitted on these
@@ -58,7 +60,8 @@ class CrossValidated:
         """For `metrics.json`."""
         low, high = self.metrics.balanced_accuracy_interval
         return {
-            "folds": len(self.networks),
+            "folds": self.folds,
+            "networks": len(self.networks),
             "images": self.metrics.images,
             "clusters": self.metrics.clusters,
             "balanced_accuracy": round(self.metrics.balanced_accuracy, 4),
@@ -74,7 +77,7 @@ class CrossValidated:
 def cross_validate(
     images: ImageSet, split: Split, absent: int, settings: FoldSettings, work: Path, progress: Progress | None = None
 ) -> CrossValidated:
-    """Train `settings.count` networks on the training part, each without one fold of its groups.
+    """Train networks on the training part, each without one fold of its groups.
 
     `work` keeps each one's weights; a run that was broken off goes on from them. `absent` is the index of the class
     that means "nothing there".
@@ -83,16 +86,19 @@ def cross_validate(
     fold = dealt(labels, groups, settings.count, settings.split_seed)
     networks = tuple(
         _network(images, split.train[fold != k], settings, k, work / f"fold-{k}", progress)
-        for k in range(settings.count)
+        for k in range(settings.trained or settings.count)
     )
     logits = np.zeros((len(labels), len(images.classes)), dtype=np.float32)
     for k, network in enumerate(networks):
         logits[fold == k] = predict(network, images.squares[split.train[fold == k]])
+    judged = fold < len(networks)
+    logits, labels, groups, fold = logits[judged], labels[judged], groups[judged], fold[judged]
     known = split.calibration
     easy = np.concatenate([predict(network, images.squares[known]) for network in networks])
     probabilities = _judged_by_others(logits, labels, fold)
     return CrossValidated(
         networks=networks,
+        folds=settings.count,
         logits=logits,
         labels=labels,
         groups=groups,
@@ -115,7 +121,7 @@ def _network(
     if not weights.exists():
         work.mkdir(parents=True, exist_ok=True)
         nothing = (images.squares[:0], images.labels[:0])  # the length is fixed: nothing is chosen by the fold left out
-        stage = f"fold {number + 1} of {settings.count}: "
+        stage = f"fold {number + 1} of {settings.trained or settings.count}: "
         state, _ = train_network(
             network,
             images.squares[train],

@@ -170,11 +170,10 @@ def _cross_validation(record: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
         *((f"sensitivity, {name}", value) for name, value in found["sensitivity"].items()),
     ]
     lines = [
-        f"{found['folds']} networks, each trained without one fold of the training clusters, judged that fold:",
-        f"{found['images']} slices in {found['clusters']} clusters. Their mean then taught the shipped network, which",
-        "saw all of these slices. These figures are the better guess of what it does on images from elsewhere.",
-        f"The temperature that fits the calibration clusters is multiplied by {found['harder']}, for it is so much",
-        "higher where all clusters are judged.",
+        f"The training clusters were dealt to {found['folds']} folds. {found['networks']} networks of the same build,",
+        f"each trained without one fold, judged it: {found['images']} slices in {found['clusters']} clusters. These",
+        "figures are the better guess of what the model does on images from elsewhere. The temperature that fits the",
+        f"calibration clusters was multiplied by {found['harder']}: by so much their own is higher on their folds.",
         "",
         *_table(("figure", "value"), rows),
     ]

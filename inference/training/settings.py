@@ -48,7 +48,9 @@ class TrainSettings:
     warm_start: Path | None = None  # a bundle whose weights, but for the last layer's where classes differ, come first
     members: tuple[Path, ...] = ()  # bundles whose networks are averaged with the trained one
     mirror: bool = False  # the image mirrored left to right is looked at, too
-    folds: int = 0  # networks that are trained first, each without one fold; 0: none
+    folds: int = 0  # that the training groups are dealt to, for networks that are each trained without one; 0: none
+    folds_trained: int = 0  # of these networks, where time does not allow all; 0: all
+    taught: bool = False  # whether their mean teaches the network that is shipped
     fold_epochs: int = 30  # of each of these
     baselines: tuple[str, ...] = ()  # names of networks that are trained and measured on the same split
 

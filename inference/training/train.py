@@ -3,7 +3,7 @@
 `fit` trains; `train_model` does that, then calibrates, measures and writes a bundle that `Registry.add` takes. A final
 training (`for_good`) uses the validation groups, too; it is measured on the calibration groups, by a temperature that
 was fitted on other groups than those it is measured on. With `folds`, networks that were each trained without one part
-of the groups say first how good such a network is on what it never saw, and then teach the one that is shipped.
+of the groups say first how good such a network is on what it never saw; they may teach the one that is shipped.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def fit(settings: TrainSettings, classes: tuple[str, ...], absent: int, progress
         settings.loop,
         settings.work / "checkpoint.pt",
         progress,
-        crossed.networks if crossed else (),
+        crossed.networks if crossed and settings.taught else (),
     )
     network.load_state_dict(state)
     state = weights_of(network)
@@ -91,6 +91,7 @@ def _crossed(
         return None
     folds = FoldSettings(
         count=settings.folds,
+        trained=settings.folds_trained,
         definition=dict(settings.definition),
         loop=replace(settings.loop, epochs=settings.fold_epochs, patience=0),
         split_seed=settings.split.seed,

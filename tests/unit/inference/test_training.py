@@ -354,7 +354,7 @@ def test_cross_validation_judges_each_image_by_a_network_that_never_saw_it(
         return real(network, squares, *rest)
 
     monkeypatch.setattr(cross_validation, "train_network", watched)
-    settings = replace(_tiny(folders, tmp_path), folds=3, fold_epochs=1, baselines=("seed_cnn64",))
+    settings = replace(_tiny(folders, tmp_path), folds=3, fold_epochs=1, taught=True, baselines=("seed_cnn64",))
     trained = train_model(settings)
     record = json.loads((trained.bundle / "metrics.json").read_text())
     assert record["cross_validation"]["images"] == sum(record["images_by_part"]["train"].values())
