@@ -13,6 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
+from dicom_listener.characters import settle
 from dicom_listener.data_set import PIXEL_DATA, PIXEL_TAGS, Element, Encoding, elements, encoding_of, inflated, parsed
 from dicom_listener.received import Received
 from fhir_records.errors import ObjectNotStorable
@@ -102,6 +103,7 @@ def describe(data: bytes | memoryview, received: Received, timezone: dt.tzinfo, 
     plain = inflated(data, received.transfer_syntax_uid)
     outline = list(elements(plain, encoding))
     ds = parsed(plain, encoding, [element for element in outline if element.tag in _WANTED])
+    settle(ds)
     for keyword in _UIDS:
         if not _UID.fullmatch(_text(ds, keyword)):
             raise ObjectNotStorable(f"{keyword} is missing or not a UID")

@@ -21,6 +21,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, STANDARD_VR
 
+from dicom_listener.characters import settle
 from dicom_listener.data_set import PIXEL_DATA, PIXEL_TAGS, Element, Encoding, elements, encoding_of, parsed
 from dicom_listener.lookup import frame_attributes, modality_range, modality_values
 from dicom_listener.pixels import MAX_FRAME_PIXELS, grey_frame, number_of_frames, read_header
@@ -110,6 +111,7 @@ def open_stored(path: str | Path, keywords: Collection[str]) -> tuple[Dataset, S
             raise ObjectNotStorable("the pixels are compressed")
         wanted = _wanted(data, encoding_of(syntax), tags)
         header = parsed(data, encoding_of(syntax), [item for item in wanted if item.tag not in PIXEL_TAGS])
+        settle(header)
     except (ObjectNotStorable, AttributeError):  # compressed, deflated, cut short, or no DICOM: that is for pydicom
         return read_header(path), StoredImage(str(path), None)
     pixels = [item for item in wanted if item.tag == PIXEL_DATA]

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dicom_listener.bounded import BoundedDecoder
 from fhir_records.database import Database
 from fhir_records.errors import DatabaseUnavailable, NotAllowed, NotFound, QueryError, WetreadError
 from web.admin import admin_router
@@ -23,6 +24,7 @@ from web.health import health_router
 from web.pages import STATIC, Pages, SecurityHeaders, VersionedStaticFiles
 from web.settings import WebSettings
 from web.study import study_router
+from web.study_objects import study_objects_router
 from web.worklist import worklist_router
 
 log = structlog.get_logger(__name__)
@@ -51,6 +53,7 @@ def create_app(settings: WebSettings, database: Database) -> FastAPI:
     app.include_router(log_in_router(auth, pages))
     app.include_router(worklist_router(auth, pages, database))
     app.include_router(study_router(auth, pages, database))
+    app.include_router(study_objects_router(auth, pages, database))
     app.include_router(admin_router(auth, pages, database))
     app.include_router(health_router(settings, database))
     _add_program_interfaces(app, settings, database, auth)
@@ -66,7 +69,9 @@ def _add_program_interfaces(app: FastAPI, settings: WebSettings, database: Datab
     """DICOMweb and FHIR; both know the log-in of a person too, for the viewer and for links."""
     may_see_images = Depends(auth.images)
     app.include_router(
-        dicomweb_router(database, settings.spool_root, settings.timezone, [may_see_images]), prefix="/dicom-web"
+        # Its children are started by the first frame, and end when this process does: their input ends then.
+        dicomweb_router(database, settings.spool_root, settings.timezone, [may_see_images], BoundedDecoder()),
+        prefix="/dicom-web",
     )
     app.include_router(
         fhir_router(

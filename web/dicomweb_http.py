@@ -18,6 +18,7 @@ from fastapi.responses import Response, StreamingResponse
 from pydicom.uid import ExplicitVRLittleEndian
 from starlette.exceptions import HTTPException
 
+from dicom_listener import pixels
 from fhir_records.database import Database
 from fhir_records.errors import NotFound, PixelsNotReadable, QueryError
 from fhir_records.identities import log_id
@@ -63,6 +64,7 @@ class Archive:
 
     database: Database
     spool_root: Path
+    decoder: pixels.Decoder = pixels
 
     def instances(self, study_uid: str, series_uid: str | None = None, sop_uid: str | None = None) -> list[Instance]:
         """The current instances below a path of UIDs, at least one.
@@ -104,7 +106,11 @@ class Archive:
 
 
 def dicomweb_router(
-    database: Database, spool_root: Path, zone: ZoneInfo, dependencies: Sequence[Depends] = ()
+    database: Database,
+    spool_root: Path,
+    zone: ZoneInfo,
+    dependencies: Sequence[Depends] = (),
+    decoder: pixels.Decoder = pixels,
 ) -> APIRouter:
     """The routes, to be mounted below `/dicom-web`.
 
@@ -113,9 +119,10 @@ def dicomweb_router(
         spool_root: where instances' file keys start.
         zone: the site's time zone, for StudyDate and StudyTime.
         dependencies: run before every request; they raise where the caller may not see images.
+        decoder: of the frames; by default in this very process, without a limit of time.
     """
     router = APIRouter(route_class=DicomwebRoute, dependencies=list(dependencies), include_in_schema=False)
-    archive = Archive(database, spool_root)
+    archive = Archive(database, spool_root, decoder)
     _search_routes(router, archive, zone)
     _object_routes(router, archive)
     _frame_routes(router, archive)
@@ -220,16 +227,17 @@ def _frame_routes(router: APIRouter, archive: Archive) -> None:
     @router.get(INSTANCE + "/frames/{frames}")
     def some_frames(request: Request, study_uid: str, series_uid: str, sop_uid: str, frames: str) -> Response:
         instance = archive.instances(study_uid, series_uid, sop_uid)[0]
-        return _frames(request, archive.path(instance), instance, frame_numbers(frames, instance), apart=True)
+        return _frames(request, archive, instance, frame_numbers(frames, instance), apart=True)
 
     @router.get(INSTANCE + "/bulkdata/7FE00010")
     def all_frames(request: Request, study_uid: str, series_uid: str, sop_uid: str) -> Response:
         instance = with_pixels(archive.instances(study_uid, series_uid, sop_uid)[0])
-        return _frames(request, archive.path(instance), instance, range(1, instance.number_of_frames + 1), apart=False)
+        return _frames(request, archive, instance, range(1, instance.number_of_frames + 1), apart=False)
 
 
-def _frames(request: Request, path: Path, instance: Instance, numbers: Sequence[int], *, apart: bool) -> Response:
+def _frames(request: Request, archive: Archive, instance: Instance, numbers: Sequence[int], *, apart: bool) -> Response:
     """Frames in a part each, or as one value; singly, without parts, where the client wants it so."""
+    path = archive.path(instance)
     for wanted in media_ranges(request):
         if wanted.transfer_syntax not in ("", "*", LITTLE_ENDIAN):
             continue
@@ -237,8 +245,8 @@ def _frames(request: Request, path: Path, instance: Instance, numbers: Sequence[
         if not in_parts and not (wanted.covers(OCTET_STREAM) and (len(numbers) == 1 or not apart)):
             continue
         # The first one before anything is sent, so that a failure can still be said.
-        first = objects.frame_bytes(path, instance, numbers[0])
-        rest = (objects.frame_bytes(path, instance, number) for number in numbers[1:])
+        first = objects.frame_bytes(path, instance, numbers[0], archive.decoder)
+        rest = (objects.frame_bytes(path, instance, number, archive.decoder) for number in numbers[1:])
         content_type = _type(OCTET_STREAM, LITTLE_ENDIAN)
         if not in_parts:
             return StreamingResponse(_chained(first, rest), headers=content_type)
@@ -280,7 +288,9 @@ def _picture_routes(router: APIRouter, archive: Archive) -> None:
     def picture(request: Request, instance: Instance, frame: int, size: tuple[int, int] | None) -> Response:
         kind = need(request, JPEG, PNG)
         path = archive.path(with_pixels(instance))
-        content = objects.picture(path, frame, png=kind == PNG, window=window_of(request), size=size)
+        content = objects.picture(
+            path, frame, png=kind == PNG, window=window_of(request), size=size, decoder=archive.decoder
+        )
         return Response(content, media_type=kind)
 
 

@@ -84,7 +84,7 @@ def as_text(found: Json) -> str:
         return json.dumps(_finite(found), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-def frame_bytes(path: Path, instance: Instance, frame: int) -> bytes:
+def frame_bytes(path: Path, instance: Instance, frame: int, decoder: pixels.Decoder = pixels) -> bytes:
     """Frame ``frame`` (from 1) as in Explicit VR Little Endian: the stored bytes where they are so, decoded otherwise.
 
     Raises:
@@ -94,7 +94,7 @@ def frame_bytes(path: Path, instance: Instance, frame: int) -> bytes:
         stored = _stored_frame(path, frame)
         if stored is not None:
             return stored
-    values = pixels.native_frame(path, frame).pixels
+    values = decoder.native_frame(path, frame).pixels
     if pixels.read_header(path).get("BitsAllocated") == 1:  # decoded to a byte each
         return np.packbits(values.astype(np.uint8).ravel(), bitorder="little").tobytes()
     return values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
@@ -107,13 +107,14 @@ def picture(
     png: bool,
     window: tuple[float, float] | None = None,
     size: tuple[int, int] | None = None,
+    decoder: pixels.Decoder = pixels,
 ) -> bytes:
     """Frame ``frame`` (from 1) as a PNG or JPEG, within ``size`` (width, height) where one is given.
 
     Raises:
         PixelsNotReadable: there is no such frame, or it cannot be decoded.
     """
-    image = Image.fromarray(pixels.display_frame(path, frame, window))
+    image = Image.fromarray(decoder.display_frame(path, frame, window))
     if size is not None:
         scale = min(size[0] / image.width, size[1] / image.height)
         new_size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))

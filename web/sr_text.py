@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import pydicom
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID
 
+from dicom_listener.characters import settle
 from fhir_records.errors import RenderingError
+from web.words import person_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +41,20 @@ def read_report(content: bytes) -> ReportText:
     """
     try:
         ds = pydicom.dcmread(io.BytesIO(content))
-    except (InvalidDicomError, EOFError, ValueError) as error:
+        settle(ds)
+        if ds.get("ValueType") != "CONTAINER":
+            raise RenderingError("The stored report has no content tree.")
+        return ReportText(header=tuple((name, value) for name, value in _header(ds) if value), root=_item(ds))
+    except RenderingError:
+        raise
+    except Exception as error:  # boundary: pydicom raises whatever a broken report of another maker brings about
         raise RenderingError("The stored report cannot be read.") from error
-    if ds.get("ValueType") != "CONTAINER":
-        raise RenderingError("The stored report has no content tree.")
-    return ReportText(header=tuple((name, value) for name, value in _header(ds) if value), root=_item(ds))
 
 
 def _header(ds: Dataset) -> list[tuple[str, str]]:
     return [
         ("Document", UID(str(ds.get("SOPClassUID", ""))).name),
+        ("Title", _meaning(ds, "ConceptNameCodeSequence")),
         ("Series", str(ds.get("SeriesDescription", ""))),
         ("Completion", str(ds.get("CompletionFlag", "")).lower()),
         ("Verification", str(ds.get("VerificationFlag", "")).lower()),
@@ -64,7 +69,7 @@ def _item(ds: Dataset) -> ContentItem:
         name=_meaning(ds, "ConceptNameCodeSequence"),
         value=_value(ds),
         value_type=str(ds.get("ValueType", "")),
-        children=tuple(_item(child) for child in ds.get("ContentSequence", ())),
+        children=tuple(_item(child) for child in ds.get("ContentSequence") or ()),
     )
 
 
@@ -76,11 +81,11 @@ def _value(ds: Dataset) -> str:  # noqa: PLR0911  # one line for each value type
         case "NUM":
             return _measured(ds)
         case "IMAGE" | "COMPOSITE" | "WAVEFORM":
-            return ", ".join(_reference(item) for item in ds.get("ReferencedSOPSequence", ()))
+            return ", ".join(_reference(item) for item in ds.get("ReferencedSOPSequence") or ())
         case "TEXT":
             return str(ds.get("TextValue", ""))
         case "PNAME":
-            return str(ds.get("PersonName", ""))
+            return person_name(str(ds.get("PersonName", "")))
         case "UIDREF" | "DATE" | "TIME" | "DATETIME" as kind:
             keyword = {"UIDREF": "UID", "DATE": "Date", "TIME": "Time", "DATETIME": "DateTime"}[kind]
             return str(ds.get(keyword, ""))
@@ -91,16 +96,16 @@ def _value(ds: Dataset) -> str:  # noqa: PLR0911  # one line for each value type
 
 
 def _measured(ds: Dataset) -> str:
-    for measured in ds.get("MeasuredValueSequence", ()):
-        unit = measured.MeasurementUnitsCodeSequence[0]
+    for measured in ds.get("MeasuredValueSequence") or ():
+        unit = (measured.get("MeasurementUnitsCodeSequence") or [Dataset()])[0]
         shown = "" if unit.get("CodeValue") == "1" else str(unit.get("CodeValue", ""))
-        return f"{measured.NumericValue} {shown}".strip()
+        return f"{measured.get('NumericValue', '')} {shown}".strip()
     return ""
 
 
 def _reference(item: Dataset) -> str:
     frames = item.get("ReferencedFrameNumber")
-    return f"{item.ReferencedSOPInstanceUID}" + (f", frame {frames}" if frames else "")
+    return str(item.get("ReferencedSOPInstanceUID", "")) + (f", frame {frames}" if frames else "")
 
 
 def _meaning(ds: Dataset, keyword: str) -> str:

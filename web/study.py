@@ -13,6 +13,7 @@ from fhir_records import audit, jobs
 from fhir_records.database import Database
 from fhir_records.model import AuditEntry, DeliveryState, ImageRef, Role
 from fhir_records.renderings import plain_words
+from fhir_records.store.study_objects import StudyObjects
 from fhir_records.store.study_page import (
     StudyPage,
     delivery_in_study,
@@ -21,8 +22,10 @@ from fhir_records.store.study_page import (
     study_page,
 )
 from web.auth import Auth, person_of, require_role
+from web.kinds import shown_object
 from web.pages import VIEWER_POLICY, Pages
 from web.sr_text import read_report
+from web.study_objects import objects_of
 from web.worklist import etag
 
 SR = "dicom_sr"
@@ -42,9 +45,9 @@ def study_router(auth: Auth, pages: Pages, database: Database) -> APIRouter:
     @router.get("")
     def page(request: Request, study_uid: str) -> Response:
         with database.session() as session:
-            content = study_page(session, study_uid)
+            content, objects = study_page(session, study_uid), objects_of(session, study_uid)
             audit.record(session, _entry(request, "study viewed", study_uid))
-        response = pages.page(request, "study.html", **_context(request, content))
+        response = pages.page(request, "study.html", **_context(request, content, objects))
         response.headers["Content-Security-Policy"] = VIEWER_POLICY
         return response
 
@@ -52,11 +55,11 @@ def study_router(auth: Auth, pages: Pages, database: Database) -> APIRouter:
     def finding(request: Request, study_uid: str) -> Response:
         # Part of a page whose viewing was written down when it was opened.
         with database.session() as session:
-            content = study_page(session, study_uid)
-        tag = etag(content, pages.settings.version)
+            content, objects = study_page(session, study_uid), objects_of(session, study_uid)
+        tag = etag((content, objects), pages.settings.version)
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers={"ETag": tag})
-        response = pages.page(request, "finding.html", **_context(request, content))
+        response = pages.page(request, "finding.html", **_context(request, content, objects))
         response.headers["ETag"] = tag
         return response
 
@@ -97,12 +100,14 @@ def study_router(auth: Auth, pages: Pages, database: Database) -> APIRouter:
             audit.record(session, _entry(request, "delivery tried again", study_uid, delivery_id=delivery_id))
         return RedirectResponse(f"/studies/{study_uid}", status_code=303)
 
-    def _context(request: Request, content: StudyPage) -> dict[str, Any]:
+    def _context(request: Request, content: StudyPage, objects: StudyObjects) -> dict[str, Any]:
         person = person_of(request)
         return {
             "content": content,
             "study": content.study,
-            "tag": etag(content, pages.settings.version),
+            "objects": objects,
+            "shown_objects": [shown_object(instance) for instance in objects.first],
+            "tag": etag((content, objects), pages.settings.version),
             "positions": {image.sop_uid: image for image in content.key_images},
             "key_images": json.dumps(key_images(content)),
             "headline": plain_words.headline,

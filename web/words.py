@@ -13,17 +13,20 @@ SEX_WORDS = {"M": "male", "F": "female", "O": "other"}  # PS3.3 PatientSex
 
 
 def person_name(value: str) -> str:
-    """A DICOM person name (PS3.5 section 6.2.1) as people write it: "Doe, Jane M, Dr"; other scripts in brackets."""
-    groups = [words for words in (_component_group(group) for group in value.split("=")[:3]) if words]
-    if not groups:
-        return "No name given"
-    first, *others = groups
-    # The phonetic group only repeats the sound of the ideographic one.
+    """A DICOM person name (PS3.5 section 6.2.1) as people write it: "Doe, Jane M, Dr".
+
+    Of the component groups the alphabetic one goes first, the ideographic one in brackets behind it; the phonetic one
+    is shown only where one of the others is missing, because it repeats the sound of the ideographic one.
+    """
+    groups = [_component_group(group, alphabetic=index == 0) for index, group in enumerate(value.split("=")[:3])]
+    first, *others = [words for words in groups if words] or ["No name given"]
     return f"{first} ({others[0]})" if others else first
 
 
-def _component_group(group: str) -> str:
+def _component_group(group: str, *, alphabetic: bool) -> str:
     family, given, middle, prefix, suffix = [*(part.strip() for part in group.split("^")), "", "", "", "", ""][:5]
+    if not alphabetic:
+        return " ".join(part for part in (prefix, family, given, middle, suffix) if part)
     forenames = " ".join(part for part in (given, middle) if part)
     return ", ".join(part for part in (family, forenames, prefix, suffix) if part)
 

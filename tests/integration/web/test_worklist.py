@@ -35,7 +35,7 @@ def test_the_worklist_shows_each_study_with_its_state_and_finding(enter: Enter, 
         "Nguyen, Thi",
         "O&#39;Neil, Sam",
         "Müller, Jörg, Dr.",
-        "Yamada, Tarou (山田, 太郎)",
+        "Yamada, Tarou (山田 太郎)",
         "García, María Luz",
     ]
     positions = [text.index(name) for name in names]

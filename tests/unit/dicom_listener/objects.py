@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from pydicom import dcmwrite
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
 from dicom_listener.received import Received, split_file
@@ -68,6 +70,15 @@ def as_file(ds: Dataset, transfer_syntax_uid: str = ExplicitVRLittleEndian) -> b
 def encoded(ds: Dataset, transfer_syntax_uid: str = ExplicitVRLittleEndian) -> bytes:
     """The encoded data set of ``ds``, as C-STORE carries it."""
     return bytes(split_file(as_file(ds, transfer_syntax_uid))[1])
+
+
+def with_transfer_syntax(content: bytes, transfer_syntax_uid: str) -> bytes:
+    """A file of `as_file` that names another transfer syntax; its data set stays as it is."""
+    meta, data_set = split_file(content)
+    meta.TransferSyntaxUID = UID(transfer_syntax_uid)
+    buffer = DicomBytesIO()
+    write_file_meta_info(buffer, meta)
+    return bytes(128) + b"DICM" + buffer.getvalue() + bytes(data_set)
 
 
 def received(ds: Dataset, transfer_syntax_uid: str = ExplicitVRLittleEndian, **changed: Any) -> Received:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydicom import dcmread
 from pydicom.encaps import get_frame
 
-from dicom_listener.codestream import frame_size
+from dicom_listener.codestream import Promise, promise_of
 from dicom_listener.pixels import grey_frame, number_of_frames
 from fhir_records.errors import PixelsNotReadable
 
@@ -19,16 +19,19 @@ COMPRESSED = ("JPEG2000Lossless", "JPEGLSLossless", "JPEGLSLossy", "JPEGProcess1
 
 @pytest.mark.parametrize("word", COMPRESSED)
 def test_size_is_read_from_real_codestreams(test_data: Path, word: str) -> None:
-    """JPEG, JPEG-LS and JPEG 2000 frames say their rows and columns."""
+    """JPEG, JPEG-LS and JPEG 2000 frames say their rows, columns, samples and bits."""
     (path,) = (test_data / "dicom" / "transfer_syntaxes").glob(f"CTImage.dcm_{word}*")
     ds = dcmread(path)
-    assert frame_size(get_frame(ds.PixelData, 0, number_of_frames=number_of_frames(ds))) == (512, 512)
+    promise = promise_of(get_frame(ds.PixelData, 0, number_of_frames=number_of_frames(ds)))
+    assert promise is not None
+    assert (promise.rows, promise.columns, promise.components) == (512, 512, 1)
+    assert promise.precision in (ds.BitsStored, 12 if word == "JPEGProcess2_4" else ds.BitsStored)
 
 
 def test_htj2k_says_its_size(test_data: Path) -> None:
     """HTJ2K has the header of JPEG 2000; rows and columns are not mixed up."""
     ds = dcmread(test_data / "dicom" / "assorted" / "HTJ2K_08_RGB.dcm")
-    assert frame_size(get_frame(ds.PixelData, 0, number_of_frames=1)) == (ds.Rows, ds.Columns) == (480, 640)
+    assert promise_of(get_frame(ds.PixelData, 0, number_of_frames=1)) == Promise(480, 640, 3, 8)
 
 
 @settings(deadline=None)
@@ -36,7 +39,7 @@ def test_htj2k_says_its_size(test_data: Path) -> None:
 def test_noise_says_nothing_or_something(noise: bytes) -> None:
     """No input brings it to an error, or to run on."""
     for start in (b"", b"\xff\xd8", b"\xff\x4f\xff\x51"):
-        frame_size(start + noise)
+        promise_of(start + noise)
 
 
 @pytest.mark.parametrize(("word", "offset"), [("JPEG2000Lossless", 8), ("JPEGLSLossless", None)])

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
 from dicom_listener.pixels import display_frame, grey_frame, native_frame, number_of_frames, read_header
+from dicom_listener.received import split_file
+from dicom_listener.transfer_syntaxes import TRANSFER_SYNTAXES
 from fhir_records.errors import PixelsNotReadable
-from tests.unit.dicom_listener.objects import as_file, image
+from tests.peers import run_program
+from tests.unit.dicom_listener.objects import as_file, image, with_transfer_syntax
 
-# 12-bit JPEG that only a GPL decoder reads, JPEG processes that nobody reads, and objects that are no images.
+# Objects that are no images.
 NOT_DECODED = {
-    "CT0012.fragmented_no_bot_jpeg_baseline.51.dcm",
-    "CTImage.dcm_JPEGProcess2_4TransferSyntax_1.2.840.10008.1.2.4.51.dcm",
-    "CTImage.dcm_JPEGProcess6_8TransferSyntax_1.2.840.10008.1.2.4.53.dcm",
-    "CTImage.dcm_JPEGProcess10_12TransferSyntax_1.2.840.10008.1.2.4.55.dcm",
     "no-pixel-data.dcm",
     "rwvm.dcm",
     "sr.dcm",
@@ -200,3 +201,78 @@ def test_one_ct_looks_the_same_in_every_lossless_syntax(test_data: Path) -> None
     for word in words:
         (path,) = folder.glob(f"CTImage.dcm_*{word}*")
         assert np.array_equal(first, grey_frame(path)), word
+
+
+@pytest.mark.parametrize("word", ["Process2_4", "Process6_8", "Process10_12"])
+def test_12_bit_jpeg_gives_the_values_that_dcmtk_gives(test_data: Path, tmp_path: Path, word: str) -> None:
+    """Sequential and progressive 12-bit JPEG is decoded to the very values of DCMTK's decoder."""
+    (path,) = (test_data / "dicom" / "transfer_syntaxes").glob(f"CTImage.dcm_JPEG{word}*")
+    run = run_program("dcmdjpeg", str(path), str(tmp_path / "plain.dcm"))
+    assert run.status == 0, run.output
+    assert np.array_equal(native_frame(path).pixels, native_frame(tmp_path / "plain.dcm").pixels)
+    assert native_frame(path).pixels.max() > 255
+
+
+@pytest.mark.parametrize("signed", [0, 1])
+@pytest.mark.parametrize("interpretation", ["MONOCHROME1", "MONOCHROME2"])
+def test_looking_values_up_shows_what_computing_them_shows(tmp_path: Path, signed: int, interpretation: str) -> None:
+    """Each stored value is shown as it would be alone, whatever its sign, in a frame of more than one block."""
+    values = np.random.default_rng(1).integers(-2048 if signed else 0, 2048, (1100, 1000)).astype("<i2")
+    ds = image(
+        Rows=1100,
+        Columns=1000,
+        PixelRepresentation=signed,
+        PhotometricInterpretation=interpretation,
+        WindowCenter="40",
+        WindowWidth="400",
+        RescaleSlope="1",
+        RescaleIntercept="-100",
+        PixelData=values.tobytes(),
+    )
+    brightness = np.clip((values.astype(float) - 100 - 39.5) / 399 + 0.5, 0, 1)
+    expected = np.rint((1 - brightness if interpretation == "MONOCHROME1" else brightness) * 255)
+    assert np.array_equal(display_frame(_file(tmp_path, ds)), expected)
+
+
+@pytest.mark.parametrize("uid", sorted(uid for uid, one in TRANSFER_SYNTAXES.items() if not one.is_decoded))
+def test_picture_that_cannot_be_shown_is_explained(tmp_path: Path, uid: str) -> None:
+    """Video, JPEG XL and what else has no decoder are refused with the words of the table."""
+    path = tmp_path / "object.dcm"
+    content = as_file(image(PixelData=encapsulate([b"no codestream"])), RLELossless)
+    path.write_bytes(with_transfer_syntax(content, uid))
+    with pytest.raises(PixelsNotReadable) as caught:
+        display_frame(path)
+    assert str(caught.value) == TRANSFER_SYNTAXES[uid].why_not
+    assert TRANSFER_SYNTAXES[uid].name in str(caught.value)
+
+
+def test_encapsulated_uncompressed_frames_are_decoded(tmp_path: Path) -> None:
+    """A frame of Encapsulated Uncompressed Explicit VR Little Endian has the values of its fragment."""
+    frames = [np.arange(24, dtype="<u2") + 100 * number for number in range(2)]
+    ds = image(NumberOfFrames="2", PixelData=encapsulate([frame.tobytes() for frame in frames]))
+    path = tmp_path / "object.dcm"
+    path.write_bytes(with_transfer_syntax(as_file(ds, RLELossless), "1.2.840.10008.1.2.1.98"))
+    for number, frame in enumerate(frames, 1):
+        assert np.array_equal(native_frame(path, number).pixels.ravel(), frame)
+
+
+@pytest.mark.parametrize(
+    "changed", [{"SamplesPerPixel": 60000}, {"BitsAllocated": 65528}, {"Rows": 9999, "SamplesPerPixel": 60000}]
+)
+def test_frame_of_too_many_bytes_is_refused(tmp_path: Path, changed: dict[str, int]) -> None:
+    """Few pixels with absurd samples or bits are no way around the limit."""
+    path = _file(tmp_path, image(Columns=9999, **{"Rows": 999, **changed}))
+    with pytest.raises(PixelsNotReadable, match="larger than the limit"):
+        display_frame(path)
+
+
+def test_deflated_bomb_is_not_inflated(tmp_path: Path) -> None:
+    """Of a data set that inflates without end, only so much is ever held in memory."""
+    path = _file(tmp_path, image(), DeflatedExplicitVRLittleEndian)
+    head, _ = split_file(path.read_bytes())
+    deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    bomb = b"".join(deflater.compress(bytes(1 << 24)) for _ in range(40)) + deflater.flush()
+    start = path.read_bytes()[: 144 + head.FileMetaInformationGroupLength]
+    path.write_bytes(start + bomb)
+    with pytest.raises(PixelsNotReadable, match="larger than the limit"):
+        display_frame(path)

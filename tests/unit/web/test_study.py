@@ -60,7 +60,7 @@ def test_each_kind_of_content_item_is_said() -> None:
         "Finding": "Glioma",
         "Probability": "93.1 %",
         "Comment": "Übel",
-        "Observer": "Doe^Jane",
+        "Observer": "Doe, Jane",
         "Device": "2.25.7",
         "Source": "1.2.3, frame 4",
         "Nothing measured": "",
