@@ -47,6 +47,9 @@ def train(
         ),
     ] = 0,
     taught: Annotated[bool, typer.Option(help="With --folds: their mean teaches the model.")] = False,
+    together: Annotated[
+        bool, typer.Option(help="With --folds: they become part of the model, which is the mean of all.")
+    ] = False,
     baseline: Annotated[
         list[str] | None, typer.Option(help="A baseline to measure on the same split: seed_cnn64 or seed_cnn5.")
     ] = None,
@@ -82,6 +85,7 @@ def train(
                 patience=patience,
                 folds=folds,
                 taught=taught,
+                together=together,
                 baselines=tuple(baseline or ()),
                 split=SplitSettings(seed=seed, person=_pattern(person)),
             )

@@ -66,14 +66,13 @@ def finish(settings: TrainSettings, fitted: Fitted, absent: int) -> Trained:
     The report with its pictures of training images goes to `settings.work`, not into the bundle.
     """
     images, split = fitted.images, fitted.split
-    definition, network = assembled(
-        settings.definition, fitted.state, len(images.classes), settings.members, settings.mirror
-    )
+    crossed = fitted.crossed
+    others = crossed.networks if crossed and settings.together else ()
+    definition, network = assembled(settings.definition, fitted.state, len(images.classes), others, settings.mirror)
     features, last = split_last_layer(network)
     looks = {part: predict(features, images.squares[split.part(part)]) for part in PARTS if len(split.part(part))}
     with torch.no_grad():
         logits = {part: last(torch.from_numpy(look)).numpy() for part, look in looks.items()}
-    crossed = fitted.crossed
     harder = crossed.harder if crossed else 1.0
     temperature = round(harder * fit_temperature(logits["calibration"], images.labels[split.calibration]), 4)
     measured = _Measured.of(images, split, logits, temperature, harder)

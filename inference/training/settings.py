@@ -46,11 +46,11 @@ class TrainSettings:
     for_good: bool = False  # train on the validation groups, too
     split_of: Path | None = None  # a bundle whose stored split is kept
     warm_start: Path | None = None  # a bundle whose weights, but for the last layer's where classes differ, come first
-    members: tuple[Path, ...] = ()  # bundles whose networks are averaged with the trained one
     mirror: bool = False  # the image mirrored left to right is looked at, too
     folds: int = 0  # that the training groups are dealt to, for networks that are each trained without one; 0: none
     folds_trained: int = 0  # of these networks, where time does not allow all; 0: all
     taught: bool = False  # whether their mean teaches the network that is shipped
+    together: bool = False  # whether they are shipped with it, as one network that is the mean of all
     fold_epochs: int = 30  # of each of these
     baselines: tuple[str, ...] = ()  # names of networks that are trained and measured on the same split
 

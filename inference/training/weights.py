@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ import torch
 from safetensors.torch import load_file
 
 from fhir_records.errors import TrainingError
-from inference.export import load_network
 from inference.networks import MeanOfNetworks, build_network
 
 
@@ -19,23 +17,19 @@ def assembled(
     definition: Mapping[str, Any],
     state: Mapping[str, torch.Tensor],
     classes: int,
-    members: Sequence[Path] = (),
+    others: Sequence[torch.nn.Module] = (),
     mirror: bool = False,
 ) -> tuple[Mapping[str, Any], torch.nn.Module]:
-    """The network as it is shipped, with its definition: the trained one alone, or averaged with the other members."""
+    """The network as it is shipped, with its definition: the trained one, or its mean with others of its build."""
     trained = build_network(definition, classes)
     trained.load_state_dict(_full(state))
-    if not members and not mirror:
+    if not others and not mirror:
         return definition, trained.eval()
-    others = [load_network(bundle, classes) for bundle in members]
-    definitions = [
-        json.loads((bundle / "configs/inference.json").read_text(encoding="utf-8"))["network_def"] for bundle in members
-    ]
     together = MeanOfNetworks([trained, *others], mirror)
     together.load_state_dict(_full(weights_of(together)))  # measured as it is stored, in 16 bits
     whole = {
         "_target_": "inference.networks.MeanOfNetworks",
-        "members": [dict(definition), *definitions],
+        "members": [dict(definition)] * (1 + len(others)),
         "mirror": mirror,
     }
     return whole, together.eval()
