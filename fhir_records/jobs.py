@@ -99,9 +99,7 @@ def request_delivery(session: Session, delivery_id: int, *, priority: Priority |
     """
     if priority is None:
         priority = deliveries.priority_of(session, delivery_id)
-    _enqueue_once(
-        session, Job.DELIVER, Queue.DELIVERIES, priority, f"delivery:{delivery_id}", delivery_id=delivery_id
-    )
+    _enqueue_once(session, Job.DELIVER, Queue.DELIVERIES, priority, f"delivery:{delivery_id}", delivery_id=delivery_id)
 
 
 def request_forward(session: Session, forward_id: int, *, priority: Priority | None = None) -> None:

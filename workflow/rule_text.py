@@ -1,12 +1,13 @@
 """A rule's text cut into words, and into the conditions that "and", "or" and "not" join.
 
-CEL's own library parses, checks and evaluates rules, but gives no tree to look at. To say *why* a rule holds, its text is
-cut at the operators that join conditions; each piece is CEL again, and is given back to the library. Lexical rules and
-the strength of operators: CEL language definition, "Syntax".
+CEL's own library parses, checks and evaluates rules, but gives no tree to look at. To say *why* a rule holds, its text
+is cut at the operators that join conditions; each piece is CEL again, and is given back to the library. Lexical rules
+and the strength of operators: CEL language definition, "Syntax".
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -159,7 +160,7 @@ def _cut(row: Sequence[Word]) -> tuple[Joint, list[Sequence[Word]]]:
         if sign in signs:
             cuts = [place for place in outside if row[place].text == sign]
             bounds = [-1, *cuts, len(row)]
-            parts = [row[start + 1 : end] for start, end in zip(bounds, bounds[1:], strict=False)]
+            parts = [row[start + 1 : end] for start, end in itertools.pairwise(bounds)]
             return (joint, parts) if all(parts) else (Joint.NONE, [])
     if row and row[0].text == "!" and len(row) > 1 and not signs & _LOOSER:
         return Joint.NOT, [row[1:]]

@@ -162,9 +162,7 @@ def _pool() -> descriptor_pool.DescriptorPool:
 @functools.cache
 def _messages() -> Mapping[str, Any]:
     pool = _pool()
-    return {
-        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.{name}")) for name in SEEN
-    }
+    return {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.{name}")) for name in SEEN}
 
 
 @functools.cache
@@ -280,9 +278,7 @@ def _mark(condition: Condition, *, decided: bool) -> Condition:
         condition.text,
         condition.holds,
         condition.joint,
-        tuple(
-            _mark(part, decided=decided and (not some or part.holds is decisive)) for part in condition.parts
-        ),
+        tuple(_mark(part, decided=decided and (not some or part.holds is decisive)) for part in condition.parts),
         condition.reasons,
         decided,
     )

@@ -1,7 +1,7 @@
 """Images sent on to other nodes: which ones, how far, and what they were answered.
 
-A `Forward` is one revision's way to one node. Each image has a row of its own for each node, so that it goes there once,
-whatever later revisions hold, and so that a forward that is cut off goes on where it stopped.
+A `Forward` is one revision's way to one node. Each image has a row of its own for each node, so that it goes there
+once, whatever later revisions hold, and so that a forward that is cut off goes on where it stopped.
 """
 
 from __future__ import annotations

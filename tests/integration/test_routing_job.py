@@ -11,7 +11,9 @@ from fhir_records import tables
 from fhir_records.database import Database
 from fhir_records.model import Installation, Instance
 from tests import seed
-from workflow.routing import ModelVersion, Route, Router, RouteRevision
+from workflow.facts import Headers
+from workflow.router import ModelVersion, Route, Router
+from workflow.routing import RouteRevision
 
 HERE = Installation(uuid.UUID(int=1), "For evaluation.")
 
@@ -30,7 +32,7 @@ def routed(database: Database, when: str, shown: str) -> tuple[list[str], list[i
         return shown
 
     router = Router([Route("r", when, ("brain",), ("pacs",))], [ModelVersion("brain", "1")])
-    job = RouteRevision(database, router, HERE, look)
+    job = RouteRevision(database, router, HERE, look, lambda _: Headers(), lambda: seed.NOW)
     job(revision_id)
     job(revision_id)
     with database.session() as session:

@@ -22,9 +22,7 @@ STATES = sa.Enum(
     create_constraint=True,
     length=24,
 )
-PRIORITIES = sa.Enum(
-    "stat", "urgent", "routine", name="priority", native_enum=False, create_constraint=True, length=24
-)
+PRIORITIES = sa.Enum("stat", "urgent", "routine", name="priority", native_enum=False, create_constraint=True, length=24)
 
 
 def upgrade() -> None:
@@ -69,7 +67,9 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.ForeignKeyConstraint(["study_id"], ["study.id"], name=op.f("fk_forward_study_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_forward")),
-        sa.UniqueConstraint("study_id", "revision", "destination", name=op.f("uq_forward_study_id_revision_destination")),
+        sa.UniqueConstraint(
+            "study_id", "revision", "destination", name=op.f("uq_forward_study_id_revision_destination")
+        ),
     )
     op.create_index(op.f("ix_forward_study_id"), "forward", ["study_id"], unique=False)
     op.create_index(
