@@ -42,7 +42,7 @@ from workflow.headers import read_headers
 from workflow.reading import Reader, ReadStudy
 from workflow.rendering import RenderResult
 from workflow.router import CurrentRouter, ModelVersion, Route, Router
-from workflow.routing import RouteRevision
+from workflow.routing import Look, RouteRevision
 from workflow.rule_trials import TryRules
 from workflow.sweeps import Sweeper
 
@@ -191,7 +191,7 @@ def handlers(parts: WorkerParts) -> Mapping[Job, Handler]:
     path_of = spool_of(settings).path
     releases = {entry.name: entry.release for entry in settings.file.destination}
     router = CurrentRouter(lambda: router_of(settings, list(parts.models.values())), parts.models.stamp)
-    look = partial(_look, parts, path_of)
+    look = look_with(parts.models, parts.reader, path_of)
     read = ReadStudy(database, parts.reader, parts.models, installation, path_of, now)
     render = RenderResult(database, installation, path_of, now, releases)
     deliver = Deliver(database, parts.senders, now)
@@ -221,20 +221,24 @@ def handlers(parts: WorkerParts) -> Mapping[Job, Handler]:
     }
 
 
-def _look(parts: WorkerParts, path_of: Callable[[str], Path], instances: Sequence[Instance]) -> str:
-    """What the images show, by the model `anatomy`; "" where that is not registered or cannot tell."""
-    model = parts.models.get("anatomy")
-    if model is None:
-        return ""
-    images = [
-        ImageFile(str(path_of(entry.file_key)), entry.series_uid, entry.sop_uid, entry.sop_class_uid)
-        for entry in instances
-    ]
-    try:
-        return parts.reader.look(model, images)
-    except ModelFailed as error:
-        log.warning("anatomy could not be told", why=str(error))
-        return ""
+def look_with(models: Mapping[str, RegisteredModel], reader: Reader, path_of: Callable[[str], Path]) -> Look:
+    """Tells what images show, by the model `anatomy`; "" where that is not registered or cannot tell."""
+
+    def look(instances: Sequence[Instance]) -> str:
+        model = models.get("anatomy")
+        if model is None:
+            return ""
+        images = [
+            ImageFile(str(path_of(entry.file_key)), entry.series_uid, entry.sop_uid, entry.sop_class_uid)
+            for entry in instances
+        ]
+        try:
+            return reader.look(model, images)
+        except ModelFailed as error:
+            log.warning("anatomy could not be told", why=str(error))
+            return ""
+
+    return look
 
 
 class WorkRole:

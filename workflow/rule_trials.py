@@ -14,6 +14,7 @@ from sqlalchemy import select
 from fhir_records import tables
 from fhir_records.database import Database
 from fhir_records.errors import SettingsError
+from fhir_records.model import Instance
 from fhir_records.store import results, routing_decisions, studies
 from workflow.facts import facts_of
 from workflow.headers import ReadHeaders
@@ -44,6 +45,9 @@ class PastStudy:
     study_uid: str
     accession_number: str
     revision: int
+    source: str
+    at: dt.datetime  # the instant that the rules saw
+    instances: Sequence[Instance]
     before: Gone
     decision: Decision
 
@@ -109,14 +113,23 @@ class Replay:
             tuple(sorted({read.model for read in reads})),
             tuple(sorted(forward["destination"] for forward in explanation.get("forwards", ()))),
         )
-        now = at or (decided.decided_at if decided else complete_at) or study.last_arrival_at
+        now = (at or (decided.decided_at if decided else complete_at) or study.last_arrival_at).astimezone(self.zone)
         anatomy = ""
         if self.router.asks_for_pixels:
             anatomy = explanation.get("facts", {}).get("image", {}).get("anatomy") or self.look(some_images(instances))
         headers = self.headers(instances)
-        facts = facts_of(study, caller, instances, anatomy, headers=headers, now=now.astimezone(self.zone))
+        facts = facts_of(study, caller, instances, anatomy, headers=headers, now=now)
         decision = self.router.decide(facts, headers.order_priority)
-        return PastStudy(study.study_uid, study.accession_number, study.revision, before, decision)
+        return PastStudy(
+            study_uid=study.study_uid,
+            accession_number=study.accession_number,
+            revision=study.revision,
+            source=study.source,
+            at=now,
+            instances=instances,
+            before=before,
+            decision=decision,
+        )
 
 
 def summary(tried: Sequence[PastStudy]) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def test_a_rule_that_asks_beyond_a_list_is_broken() -> None:
         ("now.hour > 18\n && now.wekday == 1", [(2, 8, "now has no wekday (is weekday meant?)")]),
         ("srie == 1 && study.images == 'a'", [(1, 1, "srie is not known"), (1, 27, "== does not go with")]),
         ('study.Modality.lower() == "mr"', [(1, 21, "lower is no function of CEL")]),
-        ("series.exists(s, s.images)", [(1, 14, "")]),
+        ("series.exists(s, s.images)", [(1, 14, "does not go with true or false and a whole number")]),
         ("study.modalities == 'MR'", [(1, 18, "== does not go with a list and a text")]),
         ("1 == 1.0", [(1, 3, "== does not go with a whole number and a number with decimals")]),
         ("study.images", [(1, 1, "comes to a whole number, and must come to true or false")]),
