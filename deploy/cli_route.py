@@ -159,9 +159,7 @@ def _instant(at: str | None, settings: Settings) -> dt.datetime | None:
     try:
         given = dt.datetime.fromisoformat(at)
     except ValueError as error:
-        raise SettingsError(
-            f"--at {at!r} is no instant; allowed is 2026-11-20T22:30, with a zone or without."
-        ) from error
+        raise SettingsError(f"--at {at!r} is no instant; allowed is such as 2026-11-20T22:30.") from error
     return given.astimezone(_zone(settings)) if given.tzinfo else given.replace(tzinfo=_zone(settings))
 
 

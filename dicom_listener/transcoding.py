@@ -16,6 +16,8 @@ from dicom_listener.pixels import Decoder, NativeFrame, number_of_frames
 from dicom_listener.transfer_syntaxes import transfer_syntax
 from fhir_records.errors import PixelsNotReadable
 
+UNCOMPRESSED = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))  # the better one first
+
 # An object is held whole while it is made, and a peer that takes nothing compressed is rarely one for more.
 MAX_OBJECT_BYTES = 1024**3
 
@@ -89,8 +91,5 @@ def _describe(ds: Dataset, native: NativeFrame, source: str) -> None:
     for keyword in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths", "EncapsulatedPixelDataValueTotalLength"):
         if keyword in ds:
             del ds[keyword]
-    if source in _LOSSY:
+    if source in _LOSSY and "LossyImageCompression" not in ds:
         ds.LossyImageCompression = "01"  # the transfer syntax says so no longer
-
-
-UNCOMPRESSED = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))  # the better one first

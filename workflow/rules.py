@@ -297,7 +297,7 @@ def _reasons(found: Iterable[Mention], seen: Seen) -> Iterable[Reason]:
 def _said(value: Any, name: str) -> str:
     if isinstance(value, list):
         if value and not isinstance(value[0], str | int | bool | list):
-            return f"{len(value)} of them"
+            return f"{len(value)} {'entry' if len(value) == 1 else 'entries'}"
         different = list(dict.fromkeys(json.dumps(entry, ensure_ascii=False) for entry in value))
         more = ", …" if len(different) > _MOST_ENTRIES else ""
         return f"[{', '.join(different[:_MOST_ENTRIES])}{more}]"

@@ -103,7 +103,7 @@ def test_an_environment_variable_wins_over_the_file(tmp_path: Path) -> None:
         (EXAMPLE.replace('results_to = ["pacs"]', 'results_to = ["pax"]'), "results_to names pax"),
         (
             EXAMPLE.replace("forward_to = []", 'forward_to = ["pax"]'),
-            "forward_to names pax; configured are: pacs, archive",
+            "forward_to names pax; configured are: pacs",
         ),
         (EXAMPLE.replace('models = ["brain_mr_tumour"]', ""), "models and forward_to are both empty"),
         (EXAMPLE.replace('name = "archive"', 'name = "pacs"'), "given twice: pacs"),

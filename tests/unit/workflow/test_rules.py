@@ -104,7 +104,7 @@ def test_an_explanation_goes_down_to_the_values() -> None:
         '    no study.StudyDescription.matches("(?i)brain|head") [study.StudyDescription = "MR knee"]',
         "  no! or",
         "    no! patient.age >= 60 [patient.age = 40]",
-        "    no! series.exists(s, s.images > 9) [series = 2 of them] [series.images = [3, 2]]",
+        "    no! series.exists(s, s.images > 9) [series = 2 entries] [series.images = [3, 2]]",
     ]
 
 
