@@ -21,7 +21,7 @@ from dicom_listener.received import split_file
 from dicom_listener.sender import FileOutcome, send_files
 from dicom_listener.settings import Node, SenderSettings
 from dicom_listener.transcoding import uncompressed
-from fhir_records.errors import PixelsNotReadable
+from fhir_records.errors import PeerRefused, PixelsNotReadable
 from tests.peers import HOST, dciodvfy
 from tests.unit.dicom_listener.objects import as_file, image
 
@@ -96,7 +96,9 @@ def test_a_node_that_takes_nothing_compressed_gets_the_same_pixels(
         pixels = ds.pixel_array.reshape(frames, *native_frame(path).pixels.shape)
         for number in range(frames):
             assert np.array_equal(pixels[number], native_frame(path, number + 1).pixels), path.name
-        kept = [element for element in source if element.tag.group != 0x0028 and element.tag.group < 0x7FE0]
+        # Group lengths (PS3.5 section 7.2, retired) are left out of what is encoded anew.
+        outside = [element for element in source if element.tag.group != 0x0028 and element.tag.group < 0x7FE0]
+        kept = [element for element in outside if element.tag.element != 0]
         assert all(ds[element.tag] == element for element in kept), path.name
 
 
@@ -111,8 +113,8 @@ def test_an_image_goes_as_it_is_wherever_that_is_taken(test_data: Path, decoder:
 
 def test_without_a_decoder_nothing_is_made_uncompressed(test_data: Path) -> None:
     """A result goes as it was rendered, or not at all."""
-    outcomes, received = sent([test_data / "dicom" / COMPRESSED[1]], [ExplicitVRLittleEndian], None)
-    assert (outcomes[0].delivered, outcomes[0].status, received) == (False, 0x0122, [])
+    with pytest.raises(PeerRefused, match="does not take this kind of object"):
+        sent([test_data / "dicom" / COMPRESSED[1]], [ExplicitVRLittleEndian], None)
 
 
 def test_loss_that_was_there_is_still_told(test_data: Path, decoder: BoundedDecoder) -> None:
