@@ -103,13 +103,14 @@ def add_held(session: Session, document_id: int, destinations: Sequence[str]) ->
 
 def priority_of(session: Session, delivery_id: int) -> Priority:
     """The priority of the read whose result a delivery brings."""
-    return session.execute(
+    found = session.execute(
         select(tables.Read.priority)
         .join(tables.Result, tables.Result.read_id == tables.Read.id)
         .join(tables.Document, tables.Document.result_id == tables.Result.id)
         .join(tables.Delivery, tables.Delivery.document_id == tables.Document.id)
         .where(tables.Delivery.id == delivery_id)
-    ).scalar_one()
+    ).scalar_one_or_none()
+    return found or Priority.ROUTINE
 
 
 def take_due(session: Session, now: dt.datetime, limit: int = 100) -> tuple[int, ...]:

@@ -118,7 +118,8 @@ def plan(
 
 def priority_of(session: Session, forward_id: int) -> Priority:
     """How urgent a forward is."""
-    return session.execute(select(tables.Forward.priority).where(tables.Forward.id == forward_id)).scalar_one()
+    found = session.scalar(select(tables.Forward.priority).where(tables.Forward.id == forward_id))
+    return found or Priority.ROUTINE
 
 
 def take_batch(session: Session, forward_id: int, now: dt.datetime, limit: int = BATCH) -> Batch | None:
