@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import A_ASSOCIATE
@@ -21,7 +21,7 @@ from dicom_listener.library import prepare_library, set_no_delay
 from dicom_listener.pixels import Decoder
 from dicom_listener.received import split_file
 from dicom_listener.settings import Node, SenderSettings
-from dicom_listener.transcoding import UNCOMPRESSED, can_be_uncompressed, uncompressed
+from dicom_listener.transcoding import UNCOMPRESSED, can_be_uncompressed, encoded_anew, uncompressed
 from fhir_records.errors import ObjectNotStorable, PeerRefused, PeerUnavailable, PixelsNotReadable
 
 VERIFICATION = "1.2.840.10008.1.1"
@@ -280,7 +280,7 @@ def _store(assoc: Association, path: Path, kind: _Kind, node: Node, decoder: Dec
             with _even(path, kind) as even:
                 status = assoc.send_c_store(even)
         elif kind.transfer_syntax_uid in _CONVERTIBLE and (other := _first_of(accepted)):
-            status = assoc.send_c_store(_encoded_anew(path, other))
+            status = assoc.send_c_store(encoded_anew(dcmread(path), other))
         elif decoder is not None and can_be_uncompressed(kind.transfer_syntax_uid) and (other := _first_of(accepted)):
             status = assoc.send_c_store(uncompressed(path, other, decoder))
         else:
@@ -299,14 +299,6 @@ def _store(assoc: Association, path: Path, kind: _Kind, node: Node, decoder: Dec
 
 def _first_of(accepted: set[str]) -> str | None:
     return next((str(uid) for uid in _CONVERTIBLE if uid in accepted), None)
-
-
-def _encoded_anew(path: Path, transfer_syntax_uid: str) -> Dataset:
-    ds = dcmread(path)
-    ds.file_meta.TransferSyntaxUID = UID(transfer_syntax_uid)
-    # pynetdicom compares this with the transfer syntax, and would think the file's own encoding a mistake.
-    ds.set_original_encoding(transfer_syntax_uid == ImplicitVRLittleEndian, True, ds.original_character_set)
-    return ds
 
 
 def _outcome(answer: Dataset, node: Node) -> SendOutcome:

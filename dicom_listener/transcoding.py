@@ -66,7 +66,17 @@ def uncompressed(path: Path, transfer_syntax_uid: str, decoder: Decoder) -> Data
     is_words = transfer_syntax_uid == ImplicitVRLittleEndian or ds.BitsAllocated > 8
     ds["PixelData"].VR = "OW" if is_words else "OB"
     ds["PixelData"].is_undefined_length = False
+    return encoded_anew(ds, transfer_syntax_uid)
+
+
+def encoded_anew(ds: Dataset, transfer_syntax_uid: str) -> Dataset:
+    """``ds``, read from a file, made ready to be sent in another uncompressed little endian transfer syntax."""
+    # Parsed to the last item first: a sequence that nobody has looked at yet would be written with the bytes it was
+    # read from, and those are in the old encoding.
+    for _ in ds.iterall():
+        pass
     ds.file_meta.TransferSyntaxUID = UID(transfer_syntax_uid)
+    # pynetdicom compares this with the transfer syntax, and would think the file's own encoding a mistake.
     ds.set_original_encoding(transfer_syntax_uid == ImplicitVRLittleEndian, True, ds.original_character_set)
     return ds
 
