@@ -172,7 +172,9 @@ def _environment() -> Any:
     return cel.NewEnv(_pool(), variables=variables)
 
 
+@functools.lru_cache(maxsize=4096)
 def _compiled(text: str) -> Any:
+    """The checked expression; the pieces of the rules in use are met with every study."""
     try:
         return _environment().compile(text)
     except RuntimeError as error:  # the library's one word for every fault
@@ -195,7 +197,7 @@ def _check_patterns(text: str) -> None:
 
 def _faults(said: str, text: str) -> list[Fault]:
     found = [
-        Fault(int(line), int(column), _words(words, text, int(line), int(column)))
+        _fault(int(line), int(column), words, text)
         for line, column, words in _FAULT.findall(said)
         if "*error*" not in words  # what follows from a fault that is told already
     ]
@@ -206,17 +208,27 @@ def _faults(said: str, text: str) -> list[Fault]:
     return [Fault(1, 1, f"is no CEL: {said.partition(': ')[2] or text}")]
 
 
-def _words(said: str, text: str, line: int, column: int) -> str:
-    """The checker's message, in terms of what a rule sees."""
+def _fault(line: int, column: int, said: str, text: str) -> Fault:
+    """The checker's message in terms of what a rule sees, with the place where the name that it is about begins."""
     said = said.removesuffix(" [INVALID_ARGUMENT]")
+    written = text.split("\n")[line - 1]
     if found := _NO_FIELD.search(said):
         name, owner = found[1], found[2]
-        return f"{_owner_words(owner)} has no {name}{_meant(name, SEEN[owner])}; it has {', '.join(SEEN[owner])}"
+        words = f"{_owner_words(owner)} has no {name}{_meant(name, SEEN[owner])}; it has {', '.join(SEEN[owner])}"
+        return Fault(line, max(written.find(name, column - 1), column - 1) + 1, words)
     if found := _NO_NAME.search(said):
         name = found[1].partition(".")[0]
-        if text.split("\n")[line - 1][column - 1 : column] == "(":
-            return f"{name} is no function of CEL"
-        return f"{name} is not known{_meant(name, SEEN)}; a rule sees {', '.join(SEEN)}"
+        # The checker names the place behind the name: of the dot, or of the bracket.
+        start = written.rfind(name, 0, column + len(name) - 1)
+        if written[column - 1 : column] == "(":
+            words = f"{name} is no function of CEL"
+        else:
+            words = f"{name} is not known{_meant(name, SEEN)}; a rule sees {', '.join(SEEN)}"
+        return Fault(line, start + 1 if start >= 0 else column, words)
+    return Fault(line, column, _words(said))
+
+
+def _words(said: str) -> str:
     if found := _NO_FIT.search(said):
         sign = found[1].strip("_").replace("_", " ").removeprefix("@").strip() or found[1]
         return f"{sign} does not go with {_types(found[2])}"

@@ -105,7 +105,7 @@ def test_rules_that_are_wrong_are_told_with_their_place(
     fault = visitor.page.locator("pre.fault")
     fault.wait_for(timeout=5000)
     said = fault.inner_text()
-    assert "line 3, column 13 (line 6, column 13 of the rules): patient has no aeg (is age meant?)" in said
+    assert "line 3, column 14 (line 6, column 14 of the rules): patient has no aeg (is age meant?)" in said
     assert "now has no our (is hour meant?)" in said
     visitor.picture(f"routing-fault-{look}")
     assert visitor.complaints == []

@@ -116,8 +116,8 @@ def test_every_fault_of_every_rule_is_told_at_once() -> None:
     with pytest.raises(SettingsError) as raised:
         Router([route("study.imges == 1", "first"), route("true &&\n sries == 1", "second")], [CHEST])
     words = str(raised.value)
-    assert 'Route "first", when: line 1, column 6: study has no imges (is images meant?)' in words
-    assert "    study.imges == 1\n         ^" in words
+    assert 'Route "first", when: line 1, column 7: study has no imges (is images meant?)' in words
+    assert "    study.imges == 1\n          ^" in words
     assert 'Route "second", when: line 2, column 2: sries is not known (is series meant?)' in words
     assert words.count('names the model "brain_mr_tumour"') == 2
 
