@@ -264,10 +264,22 @@ def _types(said: str) -> str:
 
 
 def _truth(expression: Any, seen: Seen) -> bool:
-    value = expression.eval(seen.activation)
-    if value.type() != cel.Type.BOOL:
+    return bool(_value(expression, seen).value())
+
+
+def _value(expression: Any, seen: Seen) -> Any:
+    """What an expression comes to.
+
+    Raises:
+        RuleBroken: the library gives an error, or gave up: a rule may look at 10,000 entries of lists.
+    """
+    try:
+        value = expression.eval(seen.activation)
+    except RuntimeError as error:
+        raise RuleBroken(str(error)) from error
+    if value.type() == cel.Type.ERROR:
         raise RuleBroken(str(value.value()))
-    return bool(value.value())
+    return value
 
 
 def _explained(piece: Piece, seen: Seen, roots: frozenset[str]) -> Condition:
@@ -299,11 +311,10 @@ def _mark(condition: Condition, *, decided: bool) -> Condition:
 def _reasons(found: Iterable[Mention], seen: Seen) -> Iterable[Reason]:
     for mention in found:
         try:
-            value = _compiled(mention.expression).eval(seen.activation)
-        except RuleFaults:
-            continue  # such as the variable of an inner macro
-        if value.type() != cel.Type.ERROR:
-            yield Reason(mention.name, _said(value.plain_value(), mention.name))
+            value = _value(_compiled(mention.expression), seen)
+        except (RuleFaults, RuleBroken):
+            continue  # such as the variable of an inner macro, or an index beyond a list
+        yield Reason(mention.name, _said(value.plain_value(), mention.name))
 
 
 def _said(value: Any, name: str) -> str:

@@ -52,6 +52,16 @@ def test_a_rule_that_asks_beyond_a_list_is_broken() -> None:
     assert Rule("series[7].images == 1").explain(SATURDAY_NIGHT).holds is None
 
 
+def test_a_rule_cannot_take_for_ever() -> None:
+    """A rule that looks at too many entries is given up, and is broken for that study; another is not."""
+    many = Seen.of({"instance": [{"Rows": 1}] * 9000, "series": [{"images": 1}] * 9})
+    endless = Rule("series.all(s, instance.all(i, i.Rows == s.images))")
+    with pytest.raises(RuleBroken):
+        endless.holds(many)
+    assert endless.explain(many).holds is None
+    assert Rule("instance.all(i, i.Rows == 1)").holds(many)
+
+
 @pytest.mark.parametrize(
     ("rule", "faults"),
     [
