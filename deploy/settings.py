@@ -118,11 +118,11 @@ class Orthanc(_Section):
 
 
 class Route(_Section):
-    """`[[route]]`: which model reads a study, and where the answer goes."""
+    """`[[route]]`: which models read a study, and where the answers and the images go."""
 
     name: Name
     when: str = Field(min_length=1)
-    models: tuple[str, ...] = Field(min_length=1)
+    models: tuple[str, ...] = ()
     results_to: tuple[str, ...] = ()
     forward_to: tuple[str, ...] = ()
     priority: Priority = Priority.ROUTINE
@@ -151,16 +151,15 @@ class File(_Section):
         if len(set(routes)) < len(routes):
             raise ValueError("names of [[route]] must differ")
         for route in self.route:
-            unknown = sorted(set(route.results_to) - set(names))
-            if unknown:
-                known = ", ".join(names) or "none"
-                raise ValueError(
-                    f'[[route]] "{route.name}": results_to names {", ".join(unknown)}; configured are: {known}'
-                )
-            if route.forward_to:
-                raise ValueError(
-                    f'[[route]] "{route.name}": forward_to is not available in this version; leave it empty'
-                )
+            for key, given in (("results_to", route.results_to), ("forward_to", route.forward_to)):
+                unknown = sorted(set(given) - set(names))
+                if unknown:
+                    known = ", ".join(names) or "none"
+                    raise ValueError(
+                        f'[[route]] "{route.name}": {key} names {", ".join(unknown)}; configured are: {known}'
+                    )
+            if not route.models and not route.forward_to:
+                raise ValueError(f'[[route]] "{route.name}": models and forward_to are both empty; name one at least')
         if self.dicom.study_max_seconds < self.dicom.study_idle_seconds:
             raise ValueError("dicom.study_max_seconds must not be less than dicom.study_idle_seconds")
         return self
@@ -219,6 +218,28 @@ def load(config: Path | None = None, environ: Mapping[str, str] | None = None) -
         database_url=environ.get("WETREAD_DATABASE_URL") or None,
         file=file,
     )
+
+
+def parse_routes(rules: str, settings: Settings) -> tuple[Route, ...]:
+    """The `[[route]]` tables in a text, with the destinations of the configuration.
+
+    Raises:
+        SettingsError: it is not valid TOML, or a route in it is not valid.
+    """
+    try:
+        given = tomllib.loads(rules)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"The rules are not valid TOML: {error}.") from error
+    others = sorted(set(given) - {"route"})
+    if others:
+        raise SettingsError(f"The rules have {', '.join(others)}; allowed is [[route]] alone.")
+    if not given.get("route"):
+        raise SettingsError("There is no [[route]] in the rules.")
+    places = settings.file.model_dump(include={"destination", "orthanc"})
+    try:
+        return File.model_validate({**places, **given}).route
+    except ValidationError as error:
+        raise SettingsError(_words(error, None)) from error
 
 
 def child_environment(home: Path) -> dict[str, str]:

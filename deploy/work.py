@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import structlog
 from sqlalchemy.orm import Session
 
-from deploy.settings import Settings
+from deploy.rule_places import place_in
+from deploy.settings import Route as RouteEntry
+from deploy.settings import Settings, parse_routes
 from deploy.wiring import index_of, installation_of, now, sender_settings, spool_of, sweeper_of, wait_for_database
 from dicom_listener import orthanc, sender
+from dicom_listener.bounded import BoundedDecoder
 from dicom_listener.intake import Intake
 from dicom_listener.orthanc_follower import Follower
+from dicom_listener.pixels import Decoder
 from dicom_listener.settings import Node, SenderSettings
 from fhir_records import migrations
 from fhir_records.database import Database
@@ -30,9 +37,13 @@ from inference.reading import ImageFile
 from inference.registry import RegisteredModel, Registry
 from inference.runner import ModelRunner
 from workflow.delivery import Deliver, Send
+from workflow.forwarding import ForwardImages, SendFiles, Sent
+from workflow.headers import read_headers
 from workflow.reading import Reader, ReadStudy
 from workflow.rendering import RenderResult
-from workflow.routing import CurrentRouter, ModelVersion, Route, Router, RouteRevision
+from workflow.router import CurrentRouter, ModelVersion, Route, Router
+from workflow.routing import Look, RouteRevision
+from workflow.rule_trials import TryRules
 from workflow.sweeps import Sweeper
 
 log = structlog.get_logger(__name__)
@@ -47,13 +58,34 @@ def router_of(settings: Settings, models: Sequence[RegisteredModel]) -> Router:
     Raises:
         SettingsError: a rule is wrong, or names a model that is not registered.
     """
-    models = [model for model in models if model.contract.kind != "guard"]
-    routes = [
-        Route(route.name, route.when, route.models, route.results_to, route.priority) for route in settings.file.route
-    ]
+    routes = routes_of(settings.file.route)
     if not routes:
-        routes = default_routes(models, tuple(destination.name for destination in settings.file.destination))
-    return Router(routes, [ModelVersion(model.name, model.version) for model in models])
+        finding = [model for model in models if model.contract.kind != "guard"]
+        routes = default_routes(finding, tuple(destination.name for destination in settings.file.destination))
+    place = place_in(settings.config_path) if settings.config_path else None
+    return Router(routes, versions_of(models), place)
+
+
+def routes_of(entries: Sequence[RouteEntry]) -> list[Route]:
+    """The configured routes, as routing takes them."""
+    return [
+        Route(entry.name, entry.when, entry.models, entry.results_to, entry.priority, entry.forward_to, number)
+        for number, entry in enumerate(entries, start=1)
+    ]
+
+
+def versions_of(models: Sequence[RegisteredModel]) -> list[ModelVersion]:
+    """The models that a route may name: no guard, which answers other models alone."""
+    return [ModelVersion(model.name, model.version) for model in models if model.contract.kind != "guard"]
+
+
+def router_for(settings: Settings, models: Sequence[RegisteredModel], rules: str) -> Router:
+    """The routes of a text of `[[route]]` tables, which stand in no file.
+
+    Raises:
+        SettingsError: the text is no TOML, a route is wrong, or a rule is.
+    """
+    return Router(routes_of(parse_routes(rules, settings)), versions_of(models), place_in(rules))
 
 
 def default_routes(models: Sequence[RegisteredModel], results_to: tuple[str, ...]) -> list[Route]:
@@ -90,6 +122,41 @@ def destinations(settings: Settings) -> Mapping[str, Send]:
     return ways
 
 
+def image_senders(settings: Settings, decoder: Decoder) -> Mapping[str, SendFiles]:
+    """A way to send images on to each configured destination, by its name."""
+    ways: dict[str, SendFiles] = {}
+    for entry in settings.file.destination:
+        node = Node(entry.name, entry.ae_title, entry.host, entry.port, entry.timeout_seconds)
+        ways[entry.name] = partial(_store_all, node, sender_settings(settings), decoder)
+    for archive in settings.file.orthanc:
+        ways[archive.name] = partial(_upload_all, orthanc_node(settings, archive.name))
+    return ways
+
+
+def sources_of(settings: Settings) -> Mapping[str, frozenset[str]]:
+    """As whose source the record knows each destination: what came from there is not sent back."""
+    nodes = {entry.name: frozenset({f"dicom:{entry.ae_title}"}) for entry in settings.file.destination}
+    return nodes | {entry.name: frozenset({f"orthanc:{entry.name}"}) for entry in settings.file.orthanc}
+
+
+def _store_all(node: Node, told: SenderSettings, decoder: Decoder, paths: Sequence[Path]) -> Iterator[Sent]:
+    with closing(sender.send_files(paths, node, told, decoder=decoder)) as outcomes:
+        for outcome in outcomes:
+            if outcome.may_pass:
+                raise PeerUnavailable(outcome.meaning, status=outcome.status)
+            yield Sent(outcome.delivered, outcome.status, outcome.meaning)
+
+
+def _upload_all(node: orthanc.OrthancNode, paths: Sequence[Path]) -> Iterator[Sent]:
+    for path in paths:
+        try:
+            yield Sent(True, 200, orthanc.upload(node, path.read_bytes()).value)
+        except PeerRefused as error:
+            yield Sent(False, error.status, str(error))
+        except OSError:
+            yield Sent(False, None, "The file cannot be read; run `wetread doctor`.")
+
+
 def _store(node: Node, told: SenderSettings, content: bytes) -> tuple[int, str]:
     outcome = sender.send(content, node, told)
     return outcome.status, outcome.meaning
@@ -114,6 +181,7 @@ class WorkerParts:
     models: LiveModels
     reader: Reader
     senders: Mapping[str, Send]
+    image_senders: Mapping[str, SendFiles] = field(default_factory=dict)
 
 
 def handlers(parts: WorkerParts) -> Mapping[Job, Handler]:
@@ -123,33 +191,54 @@ def handlers(parts: WorkerParts) -> Mapping[Job, Handler]:
     path_of = spool_of(settings).path
     releases = {entry.name: entry.release for entry in settings.file.destination}
     router = CurrentRouter(lambda: router_of(settings, list(parts.models.values())), parts.models.stamp)
-    look = partial(_look, parts, path_of)
+    look = look_with(parts.models, parts.reader, path_of)
     read = ReadStudy(database, parts.reader, parts.models, installation, path_of, now)
     render = RenderResult(database, installation, path_of, now, releases)
     deliver = Deliver(database, parts.senders, now)
+    forward = ForwardImages(database, parts.image_senders, path_of, now)
+    zone = ZoneInfo(settings.file.site.timezone)
+    headers = partial(read_headers, path_of)
+    sources = sources_of(settings)
+
+    def clock() -> dt.datetime:
+        return now().astimezone(zone)
+
+    def route(revision_id: int) -> None:
+        RouteRevision(database, router(), installation, look, headers, clock, sources)(revision_id)
+
+    def rules_router(rules: str) -> Router:
+        return router_for(settings, list(parts.models.values()), rules)
+
+    try_rules = TryRules(database, rules_router, look, headers, zone, now)
     # Procrastinate looks at a task's own signature, so it gets functions, not the callable records themselves.
     return {
-        Job.ROUTE: lambda revision_id: RouteRevision(database, router(), installation, look)(revision_id),
+        Job.ROUTE: route,
         Job.READ: lambda read_id: read(read_id),
         Job.RENDER: lambda result_id: render(result_id),
         Job.DELIVER: lambda delivery_id: deliver(delivery_id),
+        Job.FORWARD: lambda forward_id: forward(forward_id),
+        Job.TRY_RULES: lambda trial_id: try_rules(trial_id),
     }
 
 
-def _look(parts: WorkerParts, path_of: Callable[[str], Path], instances: Sequence[Instance]) -> str:
-    """What the images show, by the model `anatomy`; "" where that is not registered or cannot tell."""
-    model = parts.models.get("anatomy")
-    if model is None:
-        return ""
-    images = [
-        ImageFile(str(path_of(entry.file_key)), entry.series_uid, entry.sop_uid, entry.sop_class_uid)
-        for entry in instances
-    ]
-    try:
-        return parts.reader.look(model, images)
-    except ModelFailed as error:
-        log.warning("anatomy could not be told", why=str(error))
-        return ""
+def look_with(models: Mapping[str, RegisteredModel], reader: Reader, path_of: Callable[[str], Path]) -> Look:
+    """Tells what images show, by the model `anatomy`; "" where that is not registered or cannot tell."""
+
+    def look(instances: Sequence[Instance]) -> str:
+        model = models.get("anatomy")
+        if model is None:
+            return ""
+        images = [
+            ImageFile(str(path_of(entry.file_key)), entry.series_uid, entry.sop_uid, entry.sop_class_uid)
+            for entry in instances
+        ]
+        try:
+            return reader.look(model, images)
+        except ModelFailed as error:
+            log.warning("anatomy could not be told", why=str(error))
+            return ""
+
+    return look
 
 
 class WorkRole:
@@ -174,8 +263,15 @@ class WorkRole:
         registry = Registry(self._settings.models)
         registry.ensure_shipped()
         models = LiveModels(registry)
-        with ModelRunner(threads=self._settings.file.inference.threads) as runner:
-            parts = WorkerParts(self._database, self._settings, models, runner, destinations(self._settings))
+        with ModelRunner(threads=self._settings.file.inference.threads) as runner, BoundedDecoder() as decoder:
+            parts = WorkerParts(
+                self._database,
+                self._settings,
+                models,
+                runner,
+                destinations(self._settings),
+                image_senders(self._settings, decoder),
+            )
             self._worker = JobWorker(self._database, handlers(parts))
             sweeper = sweeper_of(self._settings, self._database)
             threads = [

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import A_ASSOCIATE
@@ -18,9 +18,11 @@ from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.status import GENERAL_STATUS, STORAGE_SERVICE_CLASS_STATUS
 
 from dicom_listener.library import prepare_library, set_no_delay
+from dicom_listener.pixels import Decoder
 from dicom_listener.received import split_file
 from dicom_listener.settings import Node, SenderSettings
-from fhir_records.errors import ObjectNotStorable, PeerRefused, PeerUnavailable
+from dicom_listener.transcoding import UNCOMPRESSED, can_be_uncompressed, encoded_anew, uncompressed
+from fhir_records.errors import ObjectNotStorable, PeerRefused, PeerUnavailable, PixelsNotReadable
 
 VERIFICATION = "1.2.840.10008.1.1"
 SUCCESS = 0x0000
@@ -52,6 +54,7 @@ class FileOutcome:
     status: int | None  # DIMSE status; None: it was not sent
     meaning: str
     delivered: bool
+    may_pass: bool = False  # a failure that another attempt may turn into a success
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +99,16 @@ def send_files(
     node: Node,
     settings: SenderSettings,
     progress: Callable[[FileOutcome], None] | None = None,
-) -> Iterator[FileOutcome]:
+    decoder: Decoder | None = None,
+) -> Generator[FileOutcome, None, None]:
     """Store many files over one association (or as few as their kinds need); yields what became of each, in order.
+
+    Args:
+        paths: the files. They are sent as they are wherever the node takes their transfer syntax.
+        node: where to.
+        settings: who we are.
+        progress: told of each file.
+        decoder: makes compressed images uncompressed for a node that takes nothing else; None: it refuses those.
 
     Raises:
         PeerUnavailable: the association could not be had, or was lost; the rest was not sent.
@@ -107,9 +118,9 @@ def send_files(
         if not kinds:
             yield from (_told(progress, FileOutcome(path, None, "not a DICOM file", False)) for path, _ in batch)
             continue
-        with _association(node, settings, _contexts(kinds)) as assoc:
+        with _association(node, settings, _contexts(kinds, uncompress=decoder is not None)) as assoc:
             for path, kind in batch:
-                yield _told(progress, _file_outcome(assoc, path, kind, node))
+                yield _told(progress, _file_outcome(assoc, path, kind, node, decoder))
 
 
 def _told(progress: Callable[[FileOutcome], None] | None, outcome: FileOutcome) -> FileOutcome:
@@ -118,17 +129,19 @@ def _told(progress: Callable[[FileOutcome], None] | None, outcome: FileOutcome) 
     return outcome
 
 
-def _file_outcome(assoc: Association, path: Path, kind: _Kind | None, node: Node) -> FileOutcome:
+def _file_outcome(
+    assoc: Association, path: Path, kind: _Kind | None, node: Node, decoder: Decoder | None
+) -> FileOutcome:
     if kind is None:
         return FileOutcome(path, None, "not a DICOM file", False)
     try:
-        outcome = _outcome(_store(assoc, path, kind, node), node)
+        outcome = _outcome(_store(assoc, path, kind, node, decoder), node)
     except PeerRefused as error:
         return FileOutcome(path, error.status, str(error), False)
     except PeerUnavailable as error:
         if error.status is None:
             raise
-        return FileOutcome(path, error.status, str(error), False)
+        return FileOutcome(path, error.status, str(error), False, may_pass=True)
     return FileOutcome(path, outcome.status, outcome.meaning, True)
 
 
@@ -193,7 +206,7 @@ def _kind(path: Path) -> _Kind:
     return _Kind(str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID))
 
 
-def _contexts(kinds: Iterable[_Kind]) -> list[PresentationContext]:
+def _contexts(kinds: Iterable[_Kind], *, uncompress: bool = False) -> list[PresentationContext]:
     """One context for each kind as it is, and one for what it can be encoded anew in."""
     contexts = []
     for kind in kinds:
@@ -201,6 +214,8 @@ def _contexts(kinds: Iterable[_Kind]) -> list[PresentationContext]:
         others = [str(uid) for uid in _CONVERTIBLE[:2] if uid != kind.transfer_syntax_uid]
         if kind.transfer_syntax_uid in _CONVERTIBLE:
             contexts.append(build_context(kind.sop_class_uid, others))
+        elif uncompress and can_be_uncompressed(kind.transfer_syntax_uid):
+            contexts.append(build_context(kind.sop_class_uid, list(UNCOMPRESSED)))
     return contexts
 
 
@@ -248,11 +263,11 @@ def _no_association(assoc: Association, node: Node) -> PeerRefused | PeerUnavail
     return PeerUnavailable(f"{node.name} cannot be reached, or ended the association.")
 
 
-def _store(assoc: Association, path: Path, kind: _Kind, node: Node) -> Dataset:
+def _store(assoc: Association, path: Path, kind: _Kind, node: Node, decoder: Decoder | None = None) -> Dataset:
     """The peer's answer to one C-STORE.
 
     Raises:
-        PeerRefused: no presentation context was accepted for it.
+        PeerRefused: no presentation context was accepted for it, or it cannot be made what the peer takes.
         PeerUnavailable: there was no answer.
     """
     accepted = {
@@ -265,9 +280,14 @@ def _store(assoc: Association, path: Path, kind: _Kind, node: Node) -> Dataset:
             with _even(path, kind) as even:
                 status = assoc.send_c_store(even)
         elif kind.transfer_syntax_uid in _CONVERTIBLE and (other := _first_of(accepted)):
-            status = assoc.send_c_store(_encoded_anew(path, other))
+            status = assoc.send_c_store(encoded_anew(dcmread(path), other))
+        elif decoder is not None and can_be_uncompressed(kind.transfer_syntax_uid) and (other := _first_of(accepted)):
+            status = assoc.send_c_store(uncompressed(path, other, decoder))
         else:
             raise PeerRefused(f"{node.name} does not take this kind of object.", status=SOP_CLASS_NOT_SUPPORTED)
+    except PixelsNotReadable as error:
+        words = f"{node.name} takes this object uncompressed only. {error}"
+        raise PeerRefused(words, status=SOP_CLASS_NOT_SUPPORTED) from error
     except (ValueError, AttributeError) as error:
         raise PeerRefused("The object cannot be encoded for sending.") from error
     except (OSError, RuntimeError) as error:
@@ -279,14 +299,6 @@ def _store(assoc: Association, path: Path, kind: _Kind, node: Node) -> Dataset:
 
 def _first_of(accepted: set[str]) -> str | None:
     return next((str(uid) for uid in _CONVERTIBLE if uid in accepted), None)
-
-
-def _encoded_anew(path: Path, transfer_syntax_uid: str) -> Dataset:
-    ds = dcmread(path)
-    ds.file_meta.TransferSyntaxUID = UID(transfer_syntax_uid)
-    # pynetdicom compares this with the transfer syntax, and would think the file's own encoding a mistake.
-    ds.set_original_encoding(transfer_syntax_uid == ImplicitVRLittleEndian, True, ds.original_character_set)
-    return ds
 
 
 def _outcome(answer: Dataset, node: Node) -> SendOutcome:

@@ -30,7 +30,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from fhir_records.database import Database
 from fhir_records.errors import NotFound
 from fhir_records.model import Priority, ReadState
-from fhir_records.store import deliveries, results
+from fhir_records.store import deliveries, forwards, results
 
 log = structlog.get_logger(__name__)
 
@@ -53,18 +53,21 @@ class Job(StrEnum):
     READ = "read"
     RENDER = "render_result"
     DELIVER = "deliver"
+    FORWARD = "forward"
+    TRY_RULES = "try_rules"
 
 
 class Queue(StrEnum):
-    """Queues are worked apart, so that a silent PACS never holds up a read, nor a long read a delivery."""
+    """Queues are worked apart: a silent PACS never holds up a read, nor a long read or many images a result."""
 
     STEPS = "steps"
     READS = "reads"
     DELIVERIES = "deliveries"
+    FORWARDS = "forwards"
 
 
 # How many jobs of a queue one worker process does at once. One read: the model's process takes one study at a time.
-CONCURRENCY: Mapping[Queue, int] = {Queue.STEPS: 2, Queue.READS: 1, Queue.DELIVERIES: 4}
+CONCURRENCY: Mapping[Queue, int] = {Queue.STEPS: 2, Queue.READS: 1, Queue.DELIVERIES: 4, Queue.FORWARDS: 2}
 
 _RETRIED = frozenset({Job.ROUTE, Job.RENDER})
 
@@ -86,13 +89,47 @@ def request_rendering(session: Session, result_id: int, *, priority: Priority = 
     _enqueue(session, Job.RENDER, Queue.STEPS, priority, result_id=result_id)
 
 
-def request_delivery(session: Session, delivery_id: int, *, priority: Priority = Priority.ROUTINE) -> None:
-    """Ask for one attempt at a delivery; nothing happens where one is asked for already."""
-    with_lock = f"delivery:{delivery_id}"
+def request_delivery(session: Session, delivery_id: int, *, priority: Priority | None = None) -> None:
+    """Ask for one attempt at a delivery; nothing happens where one is asked for already.
+
+    Args:
+        session: the caller's.
+        delivery_id: number of the delivery.
+        priority: None: that of the read whose result it brings.
+    """
+    if priority is None:
+        priority = deliveries.priority_of(session, delivery_id)
+    _enqueue_once(session, Job.DELIVER, Queue.DELIVERIES, priority, f"delivery:{delivery_id}", delivery_id=delivery_id)
+
+
+def request_forward(session: Session, forward_id: int, *, priority: Priority | None = None) -> None:
+    """Ask for the next images of a forward to be sent; nothing happens where that is asked for already.
+
+    Two workers never send the same forward at once: the second waits for the first.
+
+    Args:
+        session: the caller's.
+        forward_id: number of the forward.
+        priority: None: the forward's own.
+    """
+    if priority is None:
+        priority = forwards.priority_of(session, forward_id)
+    key = f"forward:{forward_id}"
+    _enqueue_once(session, Job.FORWARD, Queue.FORWARDS, priority, key, lock=key, forward_id=forward_id)
+
+
+def request_rule_trial(session: Session, trial_id: int) -> None:
+    """Ask for rules to be tried over past studies."""
+    _enqueue(session, Job.TRY_RULES, Queue.STEPS, Priority.ROUTINE, trial_id=trial_id)
+
+
+def _enqueue_once(
+    session: Session, job: Job, queue: Queue, priority: Priority, key: str, *, lock: str | None = None, **ids: int
+) -> None:
     # The lock's unique index fails inside our transaction, so that only a savepoint keeps the rest of it.
     savepoint = session.begin_nested()
     try:
-        _enqueue(session, Job.DELIVER, Queue.DELIVERIES, priority, queueing_lock=with_lock, delivery_id=delivery_id)
+        _enqueue(session, job, queue, priority, lock=lock, queueing_lock=key, **ids)
     except AlreadyEnqueued:
         savepoint.rollback()
     else:
@@ -191,6 +228,16 @@ def retry_delivery(session: Session, delivery_id: int) -> None:
     request_delivery(session, delivery_id)
 
 
+def retry_forward(session: Session, forward_id: int) -> None:
+    """Send the waiting and the refused images of a forward now.
+
+    Raises:
+        NotFound: there is no such forward, or all of it has arrived.
+    """
+    forwards.try_again(session, forward_id, dt.datetime.now(dt.UTC))
+    request_forward(session, forward_id)
+
+
 def queue_depths(session: Session) -> Mapping[tuple[str, str], int]:
     """How many jobs stand in each queue, by (queue, status)."""
     rows = session.execute(
@@ -250,8 +297,8 @@ def sweep_stalled(session: Session, give_up: GiveUp) -> int:
     ).all()
     for job in stalled:
         deaths = job.attempts + 1
-        if job.task_name == Job.DELIVER:
-            # The delivery's own row asks again when its time comes, and counts its attempts.
+        if job.task_name in (Job.DELIVER, Job.FORWARD):
+            # The delivery's or forward's own row asks again when its time comes, and counts its attempts.
             session.execute(text("SELECT procrastinate_finish_job_v1(:id, 'failed', true)"), {"id": job.id})
         elif deaths >= MAX_WORKER_DEATHS:
             session.execute(text("SELECT procrastinate_finish_job_v1(:id, 'failed', false)"), {"id": job.id})
@@ -283,7 +330,7 @@ class JobWorker:
         if missing:
             raise ValueError(f"no handler for {sorted(missing)}")
         self._app = procrastinate.App(
-            connector=procrastinate.PsycopgConnector(conninfo=database.conninfo, min_size=1, max_size=8),
+            connector=procrastinate.PsycopgConnector(conninfo=database.conninfo, min_size=1, max_size=10),
         )
         for job, handler in handlers.items():
             # A failure that no handler foresaw is tried again a few times, later each time. Not so where a row of the

@@ -79,6 +79,19 @@ _FIGURES: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
         " WHERE state = 'waiting' GROUP BY 1",
     ),
     (
+        "wetread_forwards",
+        "Studies whose images are sent on, by destination and state.",
+        ("destination", "state"),
+        "SELECT destination, state, count(*) FROM forward GROUP BY 1, 2",
+    ),
+    (
+        "wetread_forward_oldest_waiting_seconds",
+        "Age of the oldest study whose images still wait to be sent on.",
+        ("destination",),
+        "SELECT destination, max(extract(epoch FROM now() - created_at)) FROM forward"
+        " WHERE state = 'waiting' GROUP BY 1",
+    ),
+    (
         "wetread_jobs",
         "Jobs by queue and status.",
         ("queue", "status"),

@@ -331,6 +331,26 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
+class Forward:
+    """The images of one revision on their way to one node."""
+
+    id: int
+    study_id: int
+    revision: int
+    destination: str
+    routes: tuple[str, ...]
+    priority: Priority
+    state: DeliveryState
+    attempts: int  # in vain, since an image last arrived
+    next_attempt_at: dt.datetime | None
+    last_error: str | None
+    delivered_at: dt.datetime | None
+    images: int = 0
+    arrived: int = 0
+    refused: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class User:
     """A person who may log in."""
 

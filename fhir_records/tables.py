@@ -419,6 +419,74 @@ class DeliveryAttempt(Base):
     detail: Mapped[str] = mapped_column(default="")
 
 
+class RoutingDecision(Base):
+    """Where a revision goes, and why: every rule with what it came to, as it was decided."""
+
+    __tablename__ = "routing_decision"
+    __table_args__ = (UniqueConstraint("study_id", "revision"),)
+
+    id: Mapped[int] = _key()
+    study_id: Mapped[int] = _ref("study.id")
+    revision: Mapped[int]
+    decided_at: Mapped[dt.datetime]
+    explanation: Mapped[dict[str, Any]]  # `workflow.router.Decision.to_json`
+    study: Mapped[Study] = relationship()
+
+
+class RuleTrial(Base):
+    """Rules tried over past studies, and what they would have changed."""
+
+    __tablename__ = "rule_trial"
+
+    id: Mapped[int] = _key()
+    rules: Mapped[str]  # TOML: `[[route]]` tables
+    studies: Mapped[int]  # the newest so many
+    asked_by: Mapped[str]
+    asked_at: Mapped[dt.datetime] = _now()
+    finished_at: Mapped[dt.datetime | None]
+    error: Mapped[str | None]  # why the rules could not be tried
+    outcome: Mapped[dict[str, Any] | None] = mapped_column(JSONB)  # `workflow.rule_trials.Trial.to_json`
+
+
+class Forward(Base):
+    """The images of one revision on their way to one node, as they were received."""
+
+    __tablename__ = "forward"
+    __table_args__ = (
+        UniqueConstraint("study_id", "revision", "destination"),
+        Index("ix_forward_due", "next_attempt_at", postgresql_where=text("state = 'waiting'")),
+    )
+
+    id: Mapped[int] = _key()
+    study_id: Mapped[int] = _ref("study.id")
+    revision: Mapped[int]
+    destination: Mapped[str]
+    routes: Mapped[list[str]] = mapped_column(default=list)  # names of the routes that asked for it
+    priority: Mapped[Priority] = mapped_column(default=Priority.ROUTINE)
+    state: Mapped[DeliveryState] = mapped_column(default=DeliveryState.WAITING)
+    attempts: Mapped[int] = mapped_column(default=0)  # in vain, since an image last arrived
+    next_attempt_at: Mapped[dt.datetime | None]
+    last_error: Mapped[str | None]
+    delivered_at: Mapped[dt.datetime | None]
+    created_at: Mapped[dt.datetime] = _now()
+    study: Mapped[Study] = relationship()
+
+
+class ForwardedImage(Base):
+    """One image on its way to one node. It goes there once, whatever later revisions hold."""
+
+    __tablename__ = "forwarded_image"
+
+    instance_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("instance.id"), primary_key=True)
+    destination: Mapped[str] = mapped_column(primary_key=True)
+    forward_id: Mapped[int] = _ref("forward.id")
+    state: Mapped[DeliveryState] = mapped_column(default=DeliveryState.WAITING)
+    status: Mapped[int | None]  # DIMSE status (PS3.7 annex C), or HTTP status
+    detail: Mapped[str] = mapped_column(default="")
+    sent_at: Mapped[dt.datetime | None]
+    instance: Mapped[Instance] = relationship()
+
+
 class FhirResource(Base):
     """A FHIR resource: the JSON text that is served, and what it can be searched by."""
 

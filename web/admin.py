@@ -8,7 +8,7 @@ from starlette.responses import RedirectResponse, Response
 from fhir_records import audit, jobs
 from fhir_records.database import Database
 from fhir_records.model import AuditEntry
-from fhir_records.store import attention, models, users
+from fhir_records.store import attention, forwards, models, users
 from web.auth import Auth, person_of
 from web.pages import Pages
 
@@ -27,6 +27,7 @@ def admin_router(auth: Auth, pages: Pages, database: Database) -> APIRouter:
                 jobs=jobs.failed_jobs(session),
                 reads=attention.failed_reads(session),
                 deliveries=attention.stuck_deliveries(session),
+                forwards=forwards.stuck(session),
                 quarantined=attention.quarantined(session),
                 conflicts=attention.conflicts(session),
                 cursors=attention.cursors(session),

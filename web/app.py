@@ -22,6 +22,7 @@ from web.dicomweb_http import dicomweb_router
 from web.fhir_http import fhir_router
 from web.health import health_router
 from web.pages import STATIC, Pages, SecurityHeaders, VersionedStaticFiles
+from web.routing import routing_router
 from web.settings import WebSettings
 from web.study import study_router
 from web.study_objects import study_objects_router
@@ -55,6 +56,7 @@ def create_app(settings: WebSettings, database: Database) -> FastAPI:
     app.include_router(study_router(auth, pages, database))
     app.include_router(study_objects_router(auth, pages, database))
     app.include_router(admin_router(auth, pages, database))
+    app.include_router(routing_router(auth, pages, database))
     app.include_router(health_router(settings, database))
     _add_program_interfaces(app, settings, database, auth)
     app.mount("/static", VersionedStaticFiles(directory=STATIC), name="static")

@@ -19,7 +19,7 @@ from dicom_listener.arrivals import CompletionRules, complete_due_studies
 from fhir_records import jobs, tables
 from fhir_records.database import Database
 from fhir_records.model import ReadState
-from fhir_records.store import deliveries, results
+from fhir_records.store import deliveries, forwards, results, routing_decisions
 
 log = structlog.get_logger(__name__)
 
@@ -46,7 +46,8 @@ class Sweeper:
         Raises:
             DatabaseUnavailable: the database is away; the next sweep finds the same.
         """
-        return self._complete_studies() + self._due_reads() + self._due_deliveries() + self.stalled()
+        due = self._complete_studies() + self._due_reads() + self._due_deliveries() + self._due_forwards()
+        return due + self.stalled()
 
     def stalled(self) -> int:
         """Put back the jobs of dead workers. The supervisor does this too, for there may be no worker left."""
@@ -95,46 +96,58 @@ class Sweeper:
                 jobs.request_delivery(session, delivery_id)
         return len(due)
 
+    def _due_forwards(self) -> int:
+        with self.database.session() as session:
+            due = forwards.take_due(session, self.now())
+            for forward_id in due:
+                jobs.request_forward(session, forward_id)
+        return len(due)
+
     def _given_up(self, session: Session, job: str, ids: Mapping[str, int]) -> None:
         if job == jobs.Job.READ:
             words = f"The worker died {jobs.MAX_WORKER_DEATHS} times while it read this study."
             results.note_failure(session, ids["read_id"], words, self.now(), final=True)
+        elif job == jobs.Job.TRY_RULES:
+            words = f"The worker died {jobs.MAX_WORKER_DEATHS} times while it tried these rules."
+            routing_decisions.finish_trial(session, ids["trial_id"], self.now(), error=words)
 
 
 def _unrouted(session: Session, now: dt.datetime) -> int:
     rows = session.execute(
-        select(tables.Revision.id)
+        select(tables.Revision.id, tables.Study.priority)
         .join(tables.Study)
         .where(
             tables.Revision.number > tables.Study.routed_revision,
             tables.Revision.created_at < now - ORPHAN_AGE,
             ~jobs.has_job(jobs.Job.ROUTE, "revision_id", tables.Revision.id),
         )
-    ).scalars()
-    return _ask(rows, lambda revision_id: jobs.request_route(session, revision_id))
+    )
+    return _ask(rows, lambda row: jobs.request_route(session, row.id, priority=row.priority))
 
 
 def _unread(session: Session, now: dt.datetime) -> int:
     rows = session.execute(
-        select(tables.Read.id, tables.Read.study_id).where(
+        select(tables.Read.id, tables.Read.study_id, tables.Read.priority).where(
             tables.Read.state.in_([ReadState.QUEUED, ReadState.READING]),
             tables.Read.next_attempt_at.is_(None),
             func.coalesce(tables.Read.started_at, tables.Read.queued_at) < now - ORPHAN_AGE,
             ~jobs.has_job(jobs.Job.READ, "read_id", tables.Read.id, failed_too=False),
         )
     )
-    return _ask(rows, lambda row: jobs.request_read(session, row.id, row.study_id))
+    return _ask(rows, lambda row: jobs.request_read(session, row.id, row.study_id, priority=row.priority))
 
 
 def _unrendered(session: Session, now: dt.datetime) -> int:
     rows = session.execute(
-        select(tables.Result.id).where(
+        select(tables.Result.id, tables.Read.priority)
+        .join(tables.Result.read)
+        .where(
             tables.Result.created_at < now - ORPHAN_AGE,
             ~exists().where(tables.Document.result_id == tables.Result.id),
             ~jobs.has_job(jobs.Job.RENDER, "result_id", tables.Result.id),
         )
-    ).scalars()
-    return _ask(rows, lambda result_id: jobs.request_rendering(session, result_id))
+    )
+    return _ask(rows, lambda row: jobs.request_rendering(session, row.id, priority=row.priority))
 
 
 def _ask(found: Iterable[Found], request: Callable[[Found], None]) -> int:

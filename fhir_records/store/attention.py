@@ -81,8 +81,8 @@ class Counts:
     """How much there is of what a person should look at."""
 
     failed_reads: int
-    refused: int
-    waiting: int  # deliveries that have failed at least once
+    refused: int  # deliveries, and images sent on
+    waiting: int  # those that have failed at least once
     quarantined: int
     conflicts: int
     held: int
@@ -118,8 +118,12 @@ def counts(session: Session) -> Counts:
     row = session.execute(
         select(
             number(tables.Read.id, tables.Read.state == ReadState.FAILED),
-            number(tables.Delivery.id, tables.Delivery.state == DeliveryState.REFUSED),
-            number(tables.Delivery.id, _IN_VAIN),
+            number(tables.Delivery.id, tables.Delivery.state == DeliveryState.REFUSED)
+            + number(tables.Forward.id, tables.Forward.state == DeliveryState.REFUSED),
+            number(tables.Delivery.id, _IN_VAIN)
+            + number(
+                tables.Forward.id, (tables.Forward.state == DeliveryState.WAITING) & (tables.Forward.attempts > 0)
+            ),
             number(tables.QuarantinedObject.id),
             number(tables.Instance.id, tables.Instance.standing == Standing.CONFLICT),
             number(tables.Study.id, tables.Study.hold_reason.is_not(None)),

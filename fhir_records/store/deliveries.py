@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from fhir_records import tables
 from fhir_records.errors import NotFound
-from fhir_records.model import Delivery, DeliveryState, Document
+from fhir_records.model import Delivery, DeliveryState, Document, Priority
 
 # An attempt that has not come to an end by then, say because its worker died, is made again.
 ATTEMPT_LEASE = dt.timedelta(minutes=3)
@@ -99,6 +99,18 @@ def add_held(session: Session, document_id: int, destinations: Sequence[str]) ->
             )
             .on_conflict_do_nothing(index_elements=["document_id", "destination"])
         )
+
+
+def priority_of(session: Session, delivery_id: int) -> Priority:
+    """The priority of the read whose result a delivery brings."""
+    found = session.execute(
+        select(tables.Read.priority)
+        .join(tables.Result, tables.Result.read_id == tables.Read.id)
+        .join(tables.Document, tables.Document.result_id == tables.Result.id)
+        .join(tables.Delivery, tables.Delivery.document_id == tables.Document.id)
+        .where(tables.Delivery.id == delivery_id)
+    ).scalar_one_or_none()
+    return found or Priority.ROUTINE
 
 
 def take_due(session: Session, now: dt.datetime, limit: int = 100) -> tuple[int, ...]:

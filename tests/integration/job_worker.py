@@ -49,6 +49,8 @@ def main(url: str) -> int:
             Job.READ: lambda read_id: note("read", read_id),
             Job.RENDER: fail,
             Job.DELIVER: lambda delivery_id: note("deliver", delivery_id),
+            Job.FORWARD: lambda forward_id: note("forward", forward_id),
+            Job.TRY_RULES: lambda trial_id: note("try", trial_id),
         },
     )
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())

@@ -16,9 +16,13 @@ import sqlalchemy
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from fhir_records import jobs
+from dicom_listener.arrivals import CompletionRules
+from fhir_records import jobs, tables
 from fhir_records.database import Database
 from fhir_records.errors import NotFound
+from fhir_records.model import DeliveryState, Priority, ReadState
+from tests import seed
+from workflow.sweeps import Sweeper
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -92,6 +96,52 @@ def test_a_delivery_is_asked_for_once(database: Database) -> None:
         jobs.request_route(session, 1)
     with database.session() as session:
         assert jobs.queue_depths(session) == {("deliveries", "todo"): 1, ("steps", "todo"): 1}
+
+
+def test_what_is_urgent_overtakes(database: Database) -> None:
+    """Reads, deliveries and forwards that wait are done by priority, then in their order: a stat one comes first."""
+    with database.session() as session:
+        for number, priority in enumerate((Priority.ROUTINE,) * 6 + (Priority.URGENT, Priority.STAT)):
+            jobs.request_read(session, number, number, priority=priority)
+            jobs.request_forward(session, number, priority=priority)
+            jobs.request_delivery(session, number, priority=priority)
+    with worker(database.url):
+        until(lambda: all(len(noted(database, action)) == 8 for action in ("read", "forward", "deliver")))
+    assert noted(database, "read") == [7, 6, 0, 1, 2, 3, 4, 5]
+    # Several of these are done at once, so that the first ones may end in any order.
+    assert set(noted(database, "forward")[:2]) == {7, 6}
+    assert set(noted(database, "deliver")[:4]) >= {7, 6}
+
+
+def test_what_is_tried_again_keeps_its_priority(database: Database) -> None:
+    """A delivery and a forward that come due are asked for with the priority of their study's read or route."""
+    with database.session() as session:
+        study = seed.add_study(session, 1, priority=Priority.STAT)
+        result = seed.add_result(session, seed.add_read(session, study, ReadState.READ), finding=seed.glioma(study))
+        delivery = seed.add_delivery(session, result, DeliveryState.WAITING)
+        forward = tables.Forward(study_id=study.id, revision=1, destination="pacs", priority=Priority.URGENT)
+        forward.next_attempt_at = seed.NOW
+        session.add(forward)
+        session.flush()
+        assert delivery.next_attempt_at == seed.NOW
+    Sweeper(database, CompletionRules(60, 3600), lambda: seed.NOW).sweep()
+    with database.session() as session:
+        rows = session.execute(text("SELECT task_name, priority FROM procrastinate_jobs ORDER BY task_name"))
+        assert [tuple(row) for row in rows] == [("deliver", 20), ("forward", 10)]
+
+
+def test_one_forward_is_never_sent_by_two(database: Database) -> None:
+    """While a forward is under way it can be asked for once more, and that waits until the first has ended."""
+    with database.session() as session:
+        jobs.request_forward(session, 5)
+        jobs.request_forward(session, 5)
+        assert jobs.queue_depths(session) == {("forwards", "todo"): 1}
+        session.execute(text("UPDATE procrastinate_jobs SET status = 'doing'"))
+        jobs.request_forward(session, 5)
+        fetched = session.execute(
+            text("SELECT id FROM procrastinate_fetch_job_v2(ARRAY['forwards']::varchar[], NULL)")
+        ).scalar()
+        assert fetched is None
 
 
 def test_jobs_are_done_and_the_worker_stops_cleanly(database: Database) -> None:

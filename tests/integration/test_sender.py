@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from pydicom.filereader import read_file_meta_info
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset, read_file_meta_info
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
 from pynetdicom import AE, evt
 from pynetdicom.events import Event
@@ -139,6 +141,25 @@ def test_object_is_encoded_anew_for_a_peer_that_takes_implicit_only() -> None:
         assert send(as_file(ds), node, US).status == 0
     expected = bytes(split_file(as_file(ds, ImplicitVRLittleEndian))[1])
     assert received == [expected]
+
+
+@pytest.mark.parametrize(
+    ("own", "other"),
+    [(ExplicitVRLittleEndian, ImplicitVRLittleEndian), (ImplicitVRLittleEndian, ExplicitVRLittleEndian)],
+)
+def test_sequences_are_encoded_anew_to_their_last_item(own: str, other: str) -> None:
+    """A structured report, all of whose content is in nested sequences, says the same in the other encoding."""
+    ds, received = report(), []
+    inner = Dataset()
+    inner.CodeValue, inner.CodingSchemeDesignator, inner.CodeMeaning = "121327", "DCM", "Full fidelity image"
+    item = Dataset()
+    item.ConceptNameCodeSequence, item.ValueType, item.TextValue = [inner], "TEXT", "inside"
+    ds.ContentSequence = [item]
+    with _acceptor(0, received, other, sop_class=BASIC_TEXT_SR) as node:
+        assert send(as_file(ds, own), node, US).status == 0
+    came = read_dataset(io.BytesIO(received[0]), other == ImplicitVRLittleEndian, True)
+    assert came.ContentSequence[0].ConceptNameCodeSequence[0].CodeMeaning == "Full fidelity image"
+    assert came.to_json_dict() == ds.to_json_dict()
 
 
 def test_object_that_cannot_be_encoded_anew_is_refused() -> None:

@@ -25,7 +25,7 @@ from pydicom.uid import Comprehensive3DSRStorage
 from pynetdicom import AE
 from starlette.routing import Route as HttpRoute
 
-from deploy import settings, wiring
+from deploy import settings, wiring, work
 from deploy.cli import app, roles
 from dicom_listener import handlers, received
 from dicom_listener.association import Listener
@@ -43,7 +43,8 @@ from tests.unit.fhir_records.renderings.sr_reports import PRESENT, header, repor
 from tests.unit.markdown import anchors, code_blocks, headings, links, plain, section, table
 from web import dicomweb_query, pages
 from web.dicomweb_http import dicomweb_router
-from workflow.routing import _SAMPLE_FACTS, ModelVersion, Route, Router
+from workflow.facts import LISTS, SEEN
+from workflow.router import ModelVersion, Router
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCS = REPOSITORY / "docs"
@@ -140,22 +141,16 @@ def test_the_environment_is_documented() -> None:
     assert settings.DEFAULT_HOME in rows["WETREAD_HOME"]
 
 
-def facts(value: Any, name: str) -> Iterator[str]:
-    """The names that a rule can say of a fact."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from facts(inner, f"{name}.{key}")
-    elif isinstance(value, list) and value and isinstance(value[0], dict):
-        yield name
-        yield from facts(value[0], f"{name}[0]")
-    else:
-        yield name
-
-
 def test_the_facts_of_rules_are_documented() -> None:
-    """What a rule sees is what the table says."""
-    documented = [plain(row[0]) for row in table(section(read("configuration.md"), "Rules"), "name")]
-    assert documented == [name for top, value in _SAMPLE_FACTS.items() for name in facts(value, top)]
+    """What a rule sees, and of which type, is what the table says."""
+    rows = table(section(read("configuration.md"), "Rules"), "name")
+    seen: dict[str, str] = {}
+    for name, attributes in SEEN.items():
+        if name in LISTS:
+            seen[name] = "list"
+        owner = f"{name}[0]" if name in LISTS else name
+        seen.update({f"{owner}.{attribute}": kind.value for attribute, kind in attributes.items()})
+    assert {plain(row[0]): row[1] for row in rows} == seen
 
 
 def check_configuration(text: str, tmp_path: Path) -> settings.Settings:
@@ -164,7 +159,7 @@ def check_configuration(text: str, tmp_path: Path) -> settings.Settings:
     path.write_text(text, encoding="utf-8")
     loaded = settings.load(path, {"WETREAD_HOME": str(tmp_path)})
     Router(
-        [Route(route.name, route.when, route.models, route.results_to, route.priority) for route in loaded.file.route],
+        work.routes_of(loaded.file.route),
         [ModelVersion("brain_mr_tumour", "0.1.0")],
     )
     wiring.listener_settings(loaded)

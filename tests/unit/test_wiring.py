@@ -49,7 +49,7 @@ def test_a_route_to_an_unknown_model_stops_the_start(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
-        ("deploy.cli", ("torch", "monai", "onnxruntime", "highdicom", "celpy", "fastapi")),
+        ("deploy.cli", ("torch", "monai", "onnxruntime", "highdicom", "cel_expr_python", "fastapi")),
         ("deploy.work", ("torch", "monai", "onnxruntime", "fastapi")),
         ("web.app", ("torch", "monai", "onnxruntime", "pynetdicom", "highdicom")),
     ],

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.settings import load
+from deploy.settings import load, parse_routes
 from fhir_records.errors import SettingsError
 
 EXAMPLE = """
@@ -101,7 +101,11 @@ def test_an_environment_variable_wins_over_the_file(tmp_path: Path) -> None:
         ('[[orthanc]]\nname = "a"\nurl = "ftp://x"\n', "orthanc, number 1, url"),
         ("[dicom]\nstudy_idle_seconds = 60\nstudy_max_seconds = 5\n", "study_max_seconds"),
         (EXAMPLE.replace('results_to = ["pacs"]', 'results_to = ["pax"]'), "results_to names pax"),
-        (EXAMPLE.replace("forward_to = []", 'forward_to = ["pacs"]'), "forward_to is not available"),
+        (
+            EXAMPLE.replace("forward_to = []", 'forward_to = ["pax"]'),
+            "forward_to names pax; configured are: pacs",
+        ),
+        (EXAMPLE.replace('models = ["brain_mr_tumour"]', ""), "models and forward_to are both empty"),
         (EXAMPLE.replace('name = "archive"', 'name = "pacs"'), "given twice: pacs"),
         ("[dicom\n", "not valid TOML"),
     ],
@@ -111,6 +115,22 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(SettingsError) as raised:
         load(write(tmp_path, text), {"WETREAD_HOME": str(tmp_path)})
     assert words in str(raised.value)
+
+
+def test_rules_without_a_file_are_taken_with_the_destinations_of_one(tmp_path: Path) -> None:
+    """Rules that are only tried may name the configured destinations, and are refused in the same words."""
+    settings = load(write(tmp_path, EXAMPLE), {"WETREAD_HOME": str(tmp_path)})
+    (route,) = parse_routes('[[route]]\nname = "all on"\nwhen = "true"\nforward_to = ["archive"]\n', settings)
+    assert (route.models, route.forward_to) == ((), ("archive",))
+    for rules, words in (
+        ("[[route]\n", "not valid TOML"),
+        ("[site]\n", "allowed is \\[\\[route\\]\\] alone"),
+        ("", "no \\[\\[route\\]\\]"),
+        ('[[route]]\nname = "a"\nwhen = "true"\nforward_to = ["pax"]\n', "forward_to names pax"),
+        ('[[route]]\nname = "a"\nwen = "true"\n', "route, number 1, when"),
+    ):
+        with pytest.raises(SettingsError, match=words):
+            parse_routes(rules, settings)
 
 
 def test_a_variable_that_names_nothing_is_refused(tmp_path: Path) -> None:

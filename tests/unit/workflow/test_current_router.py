@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fhir_records.errors import SettingsError
-from workflow.routing import CurrentRouter, ModelVersion, Route, Router
+from workflow.router import CurrentRouter, ModelVersion, Route, Router
 
 
 def _router(*versions: ModelVersion) -> Router:
