@@ -37,7 +37,7 @@ from fhir_records.fhir_api.parameters import PARAMETERS
 from fhir_records.fhir_api.search import DEFAULT_COUNT, MAX_COUNT
 from fhir_records.jobs import Job, Queue
 from fhir_records.model import Role
-from fhir_records.renderings import dicom_sr
+from fhir_records.renderings import dicom_file, dicom_sr
 from fhir_records.store import users, web_sessions
 from tests.unit.fhir_records.renderings.sr_reports import PRESENT, header, report_of
 from tests.unit.markdown import anchors, code_blocks, headings, links, plain, section, table
@@ -299,7 +299,7 @@ def test_limits_of_associations() -> None:
         f"| Implementation Class UID | {received.IMPLEMENTATION_CLASS_UID} |",
         f"| Implementation Version Name | `{received.IMPLEMENTATION_VERSION_NAME}` |",
         f"| Largest PDU taken | {sender.max_pdu} bytes |",
-        f"| Implementation Class UID | {dicom_sr.IMPLEMENTATION_CLASS_UID} |",
+        f"| Implementation Class UID | {dicom_file.IMPLEMENTATION_CLASS_UID} |",
         f"SOP class {Comprehensive3DSRStorage},",
         f"port {settings.Dicom().port} unless configured. HTTP/1.1: port {settings.Http().port}",
     ):
