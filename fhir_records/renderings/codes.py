@@ -20,6 +20,35 @@ PRESENCE: Final[Mapping[Presence, Code]] = MappingProxyType(
     }
 )
 
+SOURCE_IMAGE: Final = Code("DCM", "121322", "Source of image processing operation")  # PS3.16 CID 7202
+OF_INTEREST: Final = Code("DCM", "113000", "Of Interest")  # PS3.16 CID 7010
+
+# PS3.16 annex L: Body Part Examined of the sites that models name; a paired organ by the unpaired part that holds it,
+# for a read of both sides has no laterality.
+BODY_PARTS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "12738006": "BRAIN",
+        "69536005": "HEAD",
+        "774007": "HEADNECK",
+        "45048000": "NECK",
+        "56329008": "BRAIN",  # pituitary
+        "51185008": "CHEST",
+        "43799004": "CHEST",
+        "816094009": "CHEST",
+        "39607008": "CHEST",  # lung
+        "80891009": "HEART",
+        "818981001": "ABDOMEN",
+        "818983003": "ABDOMEN",
+        "10200004": "LIVER",
+        "78961009": "SPLEEN",
+        "15776009": "PANCREAS",
+        "64033007": "ABDOMEN",  # kidney
+        "41216001": "PROSTATE",
+        "816092008": "PELVIS",
+        "421060004": "SPINE",
+    }
+)
+
 PROBABILITY: Final = Code("DCM", "122157", "Probability")  # PS3.16 Annex D
 PERCENT: Final = Code("UCUM", "%", "Percent")  # PS3.16 CID 7181
 PIXELS: Final = Code("UCUM", "{pixels}", "pixels")  # PS3.16 TID 1602, Pixel Data Rows and Columns

@@ -18,7 +18,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from fhir_records.errors import RenderingError
 from fhir_records.identities import name_uid
-from fhir_records.model import Report
+from fhir_records.model import Code, Report, Result
 from fhir_records.renderings import codes, plain_words, source_header
 from fhir_records.renderings.image_library import concept
 from fhir_records.renderings.source_header import put
@@ -119,6 +119,15 @@ def equipment(report: Report) -> Dataset:
     item.ContributionDateTime = f"{report.result.created_at.astimezone(dt.UTC):%Y%m%d%H%M%S.%f}+0000"
     put(item, "ContributionDescription", f"Model {algorithm.name}, weights SHA-256 {algorithm.weights_sha256}")
     return item
+
+
+def site_of(result: Result) -> Code:
+    """Where the result looked. Raises RenderingError where it has neither a finding nor a refusal."""
+    if result.finding is not None:
+        return result.finding.site
+    if result.refusal is not None:
+        return result.refusal.site
+    raise RenderingError("A result has either a finding or a refusal.")
 
 
 def referenced_series(headers: Sequence[Dataset]) -> list[Dataset]:
