@@ -20,8 +20,16 @@ PRESENCE: Final[Mapping[Presence, Code]] = MappingProxyType(
     }
 )
 
-SOURCE_IMAGE: Final = Code("DCM", "121322", "Source of image processing operation")  # PS3.16 CID 7202
+SOURCE_IMAGE: Final = Code("DCM", "121322", "Source image for image processing operation")  # CID 7202
 OF_INTEREST: Final = Code("DCM", "113000", "Of Interest")  # PS3.16 CID 7010
+KEY_OBJECT_DESCRIPTION: Final = Code("DCM", "113012", "Key Object Description")  # PS3.16 TID 2010
+CLASS_ACTIVATION: Final = Code("DCM", "130402", "Class activation")  # PS3.16 CID 217
+SEGMENTATION_DERIVATION: Final = Code("DCM", "113076", "Segmentation")  # PS3.16 CID 7203
+QUANTITY: Final = Code("SCT", "246205007", "Quantity")  # PS3.3 section C.7.6.16.2.11
+NO_UNITS: Final = Code("UCUM", "1", "no units")  # PS3.16 CID 7181
+CUBIC_MILLIMETER: Final = Code("UCUM", "mm3", "cubic millimeter")  # PS3.16 CID 7462
+VOLUME: Final = Code("SCT", "118565006", "Volume")  # PS3.16 CID 7472
+RADIOLOGY_REPORT: Final = Code("LN", "18748-4", "Diagnostic imaging study")  # PS3.16 CID 7020
 
 # PS3.16 annex L: Body Part Examined of the sites that models name; a paired organ by the unpaired part that holds it,
 # for a read of both sides has no laterality.

@@ -133,7 +133,7 @@ def site_of(result: Result) -> Code:
 def referenced_series(headers: Sequence[Dataset]) -> list[Dataset]:
     """Items of Referenced Series Sequence for these images (PS3.3 section 10.3.1 and table 10-4)."""
     series: dict[str, list[Dataset]] = {}
-    for header in headers:
+    for header in {header.SOPInstanceUID: header for header in headers}.values():
         reference = Dataset()
         reference.ReferencedSOPClassUID = header.SOPClassUID
         reference.ReferencedSOPInstanceUID = header.SOPInstanceUID
@@ -143,6 +143,17 @@ def referenced_series(headers: Sequence[Dataset]) -> list[Dataset]:
         item = Dataset()
         item.SeriesInstanceUID = series_uid
         item.ReferencedSOPSequence = references
+        items.append(item)
+    return items
+
+
+def referenced_instances(headers: Sequence[Dataset]) -> list[Dataset]:
+    """Referenced Series Sequence of the Common Instance Reference module (PS3.3 section C.12.2)."""
+    items = []
+    for series in referenced_series(headers):
+        item = Dataset()
+        item.SeriesInstanceUID = series.SeriesInstanceUID
+        item.ReferencedInstanceSequence = list(series.ReferencedSOPSequence)
         items.append(item)
     return items
 

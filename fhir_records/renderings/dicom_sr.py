@@ -83,7 +83,7 @@ def _add_content(ds: Dataset, report: Report, evidence: Sequence[Dataset]) -> No
     seen = by_uid[next(iter(images))]
     procedures = source_header.procedure_codes(seen) or (codes.imaging_procedure(str(seen.get("Modality") or "")),)
     tree = hd.MeasurementReport(
-        observation_context=_observation_context(report),
+        observation_context=hd.ObservationContext(observer_device_context=observer(report)),
         procedure_reported=[concept(code) for code in procedures],
         imaging_measurements=[_measurement_group(report)],
         title=concept(codes.IMAGING_MEASUREMENT_REPORT),
@@ -99,8 +99,8 @@ def _add_content(ds: Dataset, report: Report, evidence: Sequence[Dataset]) -> No
             element.value = "SEPARATE"
 
 
-def _observation_context(report: Report) -> hd.ObservationContext:
-    """TID 1001: the observer is the device that the model is (TID 1004)."""
+def observer(report: Report) -> hd.ObserverContext:
+    """TID 1002: the observer is the device that the model is (TID 1004)."""
     algorithm = report.result.algorithm
     device = hd.DeviceObserverIdentifyingAttributes(
         uid=algorithm.device_uid,
@@ -109,7 +109,7 @@ def _observation_context(report: Report) -> hd.ObservationContext:
         model_name=algorithm.name,
         physical_location=report.installation.organization or None,
     )
-    return hd.ObservationContext(observer_device_context=hd.ObserverContext(concept(codes.DEVICE), device))
+    return hd.ObserverContext(concept(codes.DEVICE), device)
 
 
 def _measurement_group(report: Report) -> hd.MeasurementsAndQualitativeEvaluations:
