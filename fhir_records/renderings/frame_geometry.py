@@ -62,6 +62,20 @@ def geometry_of(header: Dataset, image: ImageRef) -> FrameGeometry | None:
     )
 
 
+def pixel_aspect(header: Dataset, frame: int | None) -> float:
+    """Height of a pixel over its width: of Pixel Spacing, of Imager Pixel Spacing, of Pixel Aspect Ratio, else 1."""
+    groups = _groups(header, frame)
+    for value in (
+        _from(groups, header, "PixelMeasuresSequence", "PixelSpacing"),
+        header.get("ImagerPixelSpacing"),
+        header.get("PixelAspectRatio"),
+    ):
+        spacing = _numbers(value, 2)
+        if spacing and min(spacing) > 0 and 0.01 <= spacing[0] / spacing[1] <= 100:
+            return spacing[0] / spacing[1]
+    return 1.0
+
+
 def _groups(header: Dataset, frame: int | None) -> tuple[Dataset, ...]:
     groups = []
     per_frame = header.get("PerFrameFunctionalGroupsSequence") or ()

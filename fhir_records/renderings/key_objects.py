@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import highdicom.sr as hd
@@ -45,11 +45,13 @@ def render_ko(report: Report, evidence: Sequence[Dataset]) -> DicomObject | None
     selected = [headers[uid] for uid in images]
     ds.CurrentRequestedProcedureEvidenceSequence = evidence_of(ds, selected)
     ds.update(_content(report, images, headers))
+    # The images are items of their own, not one running text, which is what highdicom writes (PS3.3 C.18.8).
+    ds.ContinuityOfContent = "SEPARATE"
     content = file_bytes(ds, source_header.character_set(first))
     return DicomObject(KEY_OBJECTS, ds.SOPInstanceUID, ds.SOPClassUID, content)
 
 
-def _content(report: Report, images: dict[str, tuple[int, ...]], headers: dict[str, Dataset]) -> Dataset:
+def _content(report: Report, images: Mapping[str, tuple[int, ...]], headers: Mapping[str, Dataset]) -> Dataset:
     """The content tree, TID 2010; its root is the document's own data set."""
     description = " ".join((*plain_words.sentences(report.result), report.installation.statement))
     tree: Dataset = KeyObjectSelection(
@@ -59,10 +61,7 @@ def _content(report: Report, images: dict[str, tuple[int, ...]], headers: dict[s
         description=description,
     )[0]
     items = list(tree.ContentSequence)[: -len(images)]
-    items += [
-        _image(headers[uid], frames)
-        for uid, frames in images.items()
-    ]
+    items += [_image(headers[uid], frames) for uid, frames in images.items()]
     tree.ContentSequence = hd.ContentSequence(items)
     return tree
 

@@ -154,7 +154,7 @@ def _pictures(
     bottom = below = top + height
     for pixels, caption, left, width in panels:
         pen.rectangle((left, top, left + width, bottom), fill=_PANEL_GROUND, outline=_RULE)
-        shown = _scaled(pixels, width - 2, height - 2)
+        shown = _scaled(pixels, picture.aspect, width - 2, height - 2)
         canvas.paste(shown, (left + (width - shown.width) // 2, top + (height - shown.height) // 2))
         place = bottom + 18
         for line in lines(caption, font(SMALLEST), width):
@@ -174,10 +174,10 @@ def _legend(canvas: Image.Image, pen: ImageDraw.ImageDraw, left: int, top: int) 
         pen.text((place, top + 14), text, font=font(20), fill=_WHITE, anchor=anchor)
 
 
-def _scaled(pixels: npt.NDArray[np.uint8], width: int, height: int) -> Image.Image:
+def _scaled(pixels: npt.NDArray[np.uint8], aspect: float, width: int, height: int) -> Image.Image:
     image = Image.fromarray(np.ascontiguousarray(pixels))
-    scale = min(width / image.width, height / image.height)
-    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    scale = min(width / image.width, height / (image.height * aspect))
+    size = max(1, round(image.width * scale)), max(1, round(image.height * aspect * scale))
     return image.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC)
 
 

@@ -31,11 +31,16 @@ class KeyPicture:
     image: ImageRef
     pixels: npt.NDArray[np.uint8]  # (rows, columns), or (rows, columns, 3)
     saliency: SaliencyMap | None
+    aspect: float = 1.0  # height of a pixel over its width
 
     def __post_init__(self) -> None:
         shape = self.pixels.shape
         if self.pixels.dtype != np.uint8 or len(shape) not in (2, 3) or shape[2:] not in ((), (3,)) or 0 in shape:
             raise RenderingError("A key picture is uint8 of shape (rows, columns) or (rows, columns, 3), not empty.")
+        if not 0.01 <= self.aspect <= 100:
+            raise RenderingError(
+                "The pixels of a key picture are at most 100 times as high as wide, or as wide as high."
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,6 +101,23 @@ def add_held(session: Session, document_id: int, destinations: Sequence[str]) ->
         )
 
 
+def add_filtered(session: Session, document_id: int, destinations: Sequence[str]) -> None:
+    """Deliveries that are not made, because the destination is configured not to get objects of this kind."""
+    for destination in dict.fromkeys(destinations):
+        session.execute(
+            insert(tables.Delivery)
+            .values(
+                document_id=document_id,
+                destination=destination,
+                state=DeliveryState.FILTERED,
+                attempts=0,
+                next_attempt_at=None,
+                last_error=None,
+            )
+            .on_conflict_do_nothing(index_elements=["document_id", "destination"])
+        )
+
+
 def take_due(session: Session, now: dt.datetime, limit: int = 100) -> tuple[int, ...]:
     """The deliveries whose time has come, leased for one attempt. The caller asks for the attempts."""
     rows = session.execute(

@@ -34,9 +34,7 @@ def add_maps(session: Session, read_id: int, maps: Sequence[SaliencyMap]) -> Non
 def maps_of(session: Session, read_id: int) -> tuple[SaliencyMap, ...]:
     """The maps of this read; none where its model gave none."""
     rows = session.scalars(
-        select(tables.SaliencyMap)
-        .where(tables.SaliencyMap.read_id == read_id)
-        .order_by(tables.SaliencyMap.number)
+        select(tables.SaliencyMap).where(tables.SaliencyMap.read_id == read_id).order_by(tables.SaliencyMap.number)
     )
     return tuple(
         SaliencyMap(
