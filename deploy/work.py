@@ -124,10 +124,9 @@ def handlers(parts: WorkerParts) -> Mapping[Job, Handler]:
     installation = installation_of(settings, database)
     path_of = spool_of(settings).path
     releases = {entry.name: entry.release for entry in settings.file.destination}
-    objects = {
-        entry.name: frozenset(KIND_OF_WORD[word] for word in entry.objects)
-        for entry in (*settings.file.destination, *settings.file.orthanc)
-    }
+    chosen = [(entry.name, entry.objects) for entry in settings.file.destination]
+    chosen += [(entry.name, entry.objects) for entry in settings.file.orthanc]
+    objects = {name: frozenset(KIND_OF_WORD[word] for word in words) for name, words in chosen}
     router = CurrentRouter(lambda: router_of(settings, list(parts.models.values())), parts.models.stamp)
     look = partial(_look, parts, path_of)
     read = ReadStudy(database, parts.reader, parts.models, installation, path_of, now)

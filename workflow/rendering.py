@@ -142,6 +142,7 @@ class RenderResult:
 
 
 def _note_not_rendered(session: Session, report: Report, made: NotRendered) -> None:
+    log.error("object not rendered", study=log_id(report.study.study_uid), kind=made.kind, why=made.reason)
     audit.record(
         session,
         AuditEntry(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -152,7 +153,7 @@ def add_functional_groups(
 def _gap(frames: Sequence[FrameGeometry]) -> float:
     """The distance of neighbouring frames, for a stack that does not say how thick they are; 1 mm for a single one."""
     places = sorted({frame.along for frame in frames})
-    gaps = [after - before for before, after in zip(places, places[1:], strict=False)]
+    gaps = [after - before for before, after in itertools.pairwise(places)]
     return min(gaps, default=1.0)
 
 

@@ -69,7 +69,8 @@ def overlaid(picture: KeyPicture) -> npt.NDArray[np.uint8]:
         return grey
     opacity = (_STRONGEST * np.clip(strength * 1.6, 0, 1))[..., None]
     mixed = grey * (1 - opacity) + _ramp(strength) * opacity
-    return np.rint(mixed).astype(np.uint8)
+    shown: npt.NDArray[np.uint8] = np.rint(mixed).astype(np.uint8)
+    return shown
 
 
 def _ramp(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:

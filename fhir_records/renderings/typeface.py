@@ -49,10 +49,16 @@ def lines(text: str, face: ImageFont.FreeTypeFont, width: float) -> Iterator[str
             continue
         if line:
             yield line
-        while face.getlength(word) > width and len(word) > 1:
-            fits = max(1, next(n for n in range(len(word), 0, -1) if n == 1 or face.getlength(word[:n]) <= width))
-            yield word[:fits]
-            word = word[fits:]
-        line = word
+        *whole, line = _pieces(word, face, width)
+        yield from whole
     if line:
         yield line
+
+
+def _pieces(word: str, face: ImageFont.FreeTypeFont, width: float) -> Iterator[str]:
+    rest = word
+    while face.getlength(rest) > width and len(rest) > 1:
+        fits = next((count for count in range(len(rest) - 1, 1, -1) if face.getlength(rest[:count]) <= width), 1)
+        yield rest[:fits]
+        rest = rest[fits:]
+    yield rest

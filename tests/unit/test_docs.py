@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import io
+import json
 import re
 import shlex
 import tomllib
@@ -79,7 +80,9 @@ def type_words(annotation: Any) -> str:
     if isinstance(annotation, types.UnionType):
         annotation = next(kind for kind in typing.get_args(annotation) if kind is not type(None))
     if typing.get_origin(annotation) is tuple:
-        return "list of texts"
+        (kind, _) = typing.get_args(annotation)
+        words = [f"`{word}`" for word in typing.get_args(kind)]
+        return f"list of {', '.join(words)}" if words else "list of texts"
     if typing.get_origin(annotation) is typing.Literal:
         words = [f"`{word}`" for word in typing.get_args(annotation)]
     elif isinstance(annotation, type) and issubclass(annotation, StrEnum):
@@ -99,7 +102,7 @@ def default_words(field: Any) -> str:
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     if isinstance(value, tuple):
-        return f"`{list(value)}`"
+        return f"`{json.dumps(value)}`"
     return f'`"{value}"`' if isinstance(value, str) else f"`{value:g}`"
 
 
