@@ -27,6 +27,20 @@ WRITTEN: Mapping[str, tuple[str, ...]] = {
 }
 # Content items hold content items: the content tree has rules of its own, in `content_tree`.
 _RECURSIVE = frozenset({"ContentSequence"})
+# Of the root of a content tree, which is a container; what the other value types have stands below it.
+_ROOT_ITEM = frozenset(
+    {
+        "ConceptNameCodeSequence",
+        "ContentSequence",
+        "ContentTemplateSequence",
+        "ContinuityOfContent",
+        "ObservationDateTime",
+        "ObservationUID",
+        "ValueType",
+    }
+)
+# A functional group stands in one of these two, whatever its type: `pixels` sees to it.
+_GROUPS = frozenset({"SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"})
 
 
 def tables() -> dict[str, Any]:
@@ -43,7 +57,7 @@ def tables() -> dict[str, Any]:
         chosen = [key for key, usage in parts.items() if usage == "M" or key in optional]
         tree: dict[str, Any] = {}
         for key in chosen:
-            _merge(tree, _tree(attributes[key]))
+            _merge(tree, _of_the_root(key, _tree(attributes[key])))
         written[uid] = {"iod": iods[uid], "modules": chosen, "shape": _shape(tree, shapes)}
     return {
         "source": f"PS3.3, as highdicom {version('highdicom')} has it",
@@ -60,8 +74,15 @@ def _tree(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         place = tree
         for keyword in row["path"]:
             place = place.setdefault(keyword, ["3", {}])[1]
-        place.setdefault(row["keyword"], [row["type"], {}])
+        in_a_group = len(row["path"]) == 1 and row["path"][0] in _GROUPS
+        place.setdefault(row["keyword"], ["3" if in_a_group else row["type"], {}])
     return tree
+
+
+def _of_the_root(module: str, tree: dict[str, Any]) -> dict[str, Any]:
+    if module != "sr-document-content":
+        return tree
+    return {keyword: entry for keyword, entry in tree.items() if keyword in _ROOT_ITEM}
 
 
 def _merge(into: dict[str, Any], more: Mapping[str, Any]) -> None:
