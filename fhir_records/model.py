@@ -315,12 +315,19 @@ class Document:
 
     id: int
     result_id: int
-    kind: str  # "dicom_sr"
+    kind: str  # "dicom_sr"; the others are in `renderings.kinds`
     variant: str
     sop_uid: str
     sop_class_uid: str
     content: bytes
     sha256: str
+    faults: tuple[str, ...] = ()  # what the conformance gate found
+    released: bool = False  # an administrator has said why it may leave all the same
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the conformance gate keeps it from leaving."""
+        return bool(self.faults) and not self.released
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from fhir_records.identities import log_id
 from fhir_records.jobs import request_delivery
 from fhir_records.model import AuditEntry, FhirResource, Installation, Report, SaliencyMap
 from fhir_records.renderings import kinds
+from fhir_records.renderings.conformance import faults_of
 from fhir_records.renderings.dicom_file import DicomObject
 from fhir_records.renderings.fhir import render_report
 from fhir_records.renderings.frame_geometry import pixel_aspect
@@ -101,6 +102,7 @@ class RenderResult:
         return frozenset(kind for to in report.read.results_to for kind in self.objects.get(to, _BY_DEFAULT))
 
     def _set_on_its_way(self, session: Session, report: Report, made: DicomObject) -> None:
+        faults = faults_of(made.content)
         document_id = deliveries.add_document(
             session,
             report.result.id,
@@ -109,13 +111,18 @@ class RenderResult:
             sop_uid=made.sop_uid,
             sop_class_uid=made.sop_class_uid,
             content=made.content,
+            faults=faults,
         )
         gets = [to for to in report.read.results_to if made.kind in self.objects.get(to, _BY_DEFAULT)]
+        deliveries.add_filtered(session, document_id, [to for to in report.read.results_to if to not in gets])
+        if faults:
+            log.error("object held by the conformance gate", kind=made.kind, faults=faults)
+            deliveries.add_refused(session, document_id, gets)
+            return
         at_once = [to for to in gets if self.releases.get(to, "at_once") == "at_once"]
         for delivery_id in deliveries.add_deliveries(session, document_id, at_once, self.now()):
             request_delivery(session, delivery_id, priority=report.read.priority)
         deliveries.add_held(session, document_id, [to for to in gets if to not in at_once])
-        deliveries.add_filtered(session, document_id, [to for to in report.read.results_to if to not in gets])
 
     def _picture(
         self, report: Report, evidence: Sequence[pydicom.Dataset], maps: Sequence[SaliencyMap]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import highdicom as hd
 import numpy as np
 import pytest
 from pydicom import dcmread
+from pydicom.dataset import Dataset
 
 from fhir_records.renderings import kinds
+from fhir_records.renderings.conformance import faults_of
 from fhir_records.renderings.dicom_file import DicomObject
 from tests.integration.object_sources import SAID, SOURCES, data_set, objects_about, rendered
 from tests.peers import dciodvfy, run_program
@@ -24,6 +28,7 @@ def assert_conforms(folder: Path, made: DicomObject, source: Path | None = None)
     known = set(dciodvfy(source).warnings) if source else set()
     assert not errors, (made.kind, errors)
     assert not set(warnings) - known, (made.kind, set(warnings) - known)
+    assert faults_of(made.content) == (), made.kind
     dump = run_program("dcmdump", str(path))
     assert dump.status == 0, dump.output
 
@@ -51,7 +56,7 @@ def test_real_head_series(tmp_path: Path, test_data: Path, answer: str) -> None:
 
 
 def test_the_map_lies_on_its_images(test_data: Path) -> None:
-    """highdicom reads the map's values, and each frame lies where its source image does."""
+    """In highdicom's eyes the map has its values, and each frame lies where its source image does."""
     paths = sorted((test_data / "dicom/philips_brain_mr").glob("*.dcm"))
     report, objects = objects_about(paths, PRESENT)
     ds = data_set(objects[kinds.PARAMETRIC_MAP])
@@ -120,3 +125,41 @@ def test_objects_have_uids_and_series_of_their_own(test_data: Path) -> None:
     assert len({ds.SeriesNumber for ds in written}) == len(written)
     for keyword in ("StudyInstanceUID", "PatientID", "PatientName", "StudyDate", "AccessionNumber"):
         assert {str(ds.get(keyword)) for ds in written} == {str(source.get(keyword))}, keyword
+
+
+def test_what_dciodvfy_finds_missing_the_gate_finds_missing(tmp_path: Path, test_data: Path) -> None:
+    """Take away any attribute of an object, at any depth: where dciodvfy calls that an error, the gate holds it."""
+    paths = sorted((test_data / "dicom/philips_brain_mr").glob("*.dcm"))[84:87]
+    _, objects = objects_about(paths, PRESENT)
+    missed, tried = [], 0
+    for made in objects.values():
+        for path in attribute_paths(data_set(made)):
+            content = without(made, path)
+            if path[-1] in ("SOPClassUID", "PixelData", "FloatPixelData") or faults_of(content):
+                continue
+            file = tmp_path / "one.dcm"
+            file.write_bytes(content)
+            tried += 1
+            if dciodvfy(file).errors:
+                missed.append((made.kind, path))
+    assert not missed
+    assert tried > 50
+
+
+def attribute_paths(ds: Dataset, above: tuple[str | int, ...] = (), depth: int = 4) -> Iterator[tuple[str | int, ...]]:
+    """Every attribute of the object, in the first item of each sequence."""
+    for element in ds:
+        yield (*above, element.keyword)
+        if element.VR == "SQ" and element.value and depth:
+            yield from attribute_paths(element.value[0], (*above, element.keyword, 0), depth - 1)
+
+
+def without(made: DicomObject, path: tuple[str | int, ...]) -> bytes:
+    """The object without the attribute at this path."""
+    ds = item = data_set(made)
+    for step in path[:-1]:
+        item = item[step].value if isinstance(step, str) else item[step]
+    del item[path[-1]]
+    buffer = io.BytesIO()
+    ds.save_as(buffer)
+    return buffer.getvalue()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
 _TEXT_VRS: Final = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
@@ -56,7 +57,7 @@ def _names_images(place: Place) -> bool:
     return place.at_root and any(element.keyword == "ReferencedSOPSequence" for element in _content(place.root))
 
 
-def _content(ds: Dataset) -> list[object]:
+def _content(ds: Dataset) -> list[DataElement]:
     return [element for item in ds.get("ContentSequence") or () for element in item.iterall()]
 
 
@@ -95,6 +96,8 @@ CONDITIONS: Final[Mapping[str, Callable[[Place], bool]]] = MappingProxyType(
         "ConceptNameCodeSequence": lambda place: place.at_root and place.item.get("ValueType") == "CONTAINER",  # C.18.1
         "ContinuityOfContent": _is("ValueType", "CONTAINER"),  # C.18.8
         "ContentTemplateSequence": lambda place: place.at_root and "ContentSequence" in place.item,  # C.18.8
-        "SegmentAlgorithmName": lambda place: place.item.get("SegmentAlgorithmType") not in (None, "MANUAL"),  # C.8.20.4
+        "SegmentAlgorithmName": lambda place: (
+            place.item.get("SegmentAlgorithmType") not in (None, "MANUAL")
+        ),  # C.8.20.4
     }
 )

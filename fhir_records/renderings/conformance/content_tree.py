@@ -128,7 +128,8 @@ def _form(item: Dataset, place: str) -> Iterator[str]:
             yield f"Content item {place} has no concept name."
     elif not _is_code(names[0]):
         yield f"The concept name of content item {place} is not a whole code."
-    if kind == "CODE" and holds in item and item[holds].value and not _is_code(item[holds].value[0]):
+    answer = item.get("ConceptCodeSequence")
+    if kind == "CODE" and answer and not _is_code(answer[0]):
         yield f"The answer of content item {place} is not a whole code."
 
 
@@ -137,10 +138,10 @@ def _is_code(item: Dataset) -> bool:
 
 
 def _answer(item: Dataset, row: Row, place: str) -> Iterator[str]:
-    if row.values is not None and item.get("ConceptCodeSequence"):
-        if pair(item.ConceptCodeSequence[0]) not in row.values:
-            yield f"{row.name}: the answer of content item {place} is none that the template allows."
-    if row.units is not None and item.get("MeasuredValueSequence"):
-        units = item.MeasuredValueSequence[0].get("MeasurementUnitsCodeSequence") or [Dataset()]
+    codes, measured = item.get("ConceptCodeSequence"), item.get("MeasuredValueSequence")
+    if row.values is not None and codes and pair(codes[0]) not in row.values:
+        yield f"{row.name}: the answer of content item {place} is none that the template allows."
+    if row.units is not None and measured:
+        units = measured[0].get("MeasurementUnitsCodeSequence") or [Dataset()]
         if pair(units[0]) not in row.units:
             yield f"{row.name}: content item {place} is in a unit that the template does not allow."

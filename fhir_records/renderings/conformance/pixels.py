@@ -9,7 +9,12 @@ from typing import Final
 from pydicom.dataset import Dataset
 from pydicom.uid import ParametricMapStorage, SegmentationStorage
 
-_EVERY_FRAME: Final = ("PixelMeasuresSequence", "PlanePositionSequence", "PlaneOrientationSequence", "FrameContentSequence")
+_EVERY_FRAME: Final = (
+    "PixelMeasuresSequence",
+    "PlanePositionSequence",
+    "PlaneOrientationSequence",
+    "FrameContentSequence",
+)
 
 # Functional groups that every frame must have, shared or its own (PS3.3 tables A.75-2 and A.51-2).
 _GROUPS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(

@@ -13,7 +13,9 @@ def reference_faults(ds: Dataset) -> Iterator[str]:
     named = set(_named(ds.get("ContentSequence") or ()))
     for group in ds.get("PerFrameFunctionalGroupsSequence") or ():
         for derivation in group.get("DerivationImageSequence") or ():
-            named.update(str(item.get("ReferencedSOPInstanceUID")) for item in derivation.get("SourceImageSequence") or ())
+            named.update(
+                str(item.get("ReferencedSOPInstanceUID")) for item in derivation.get("SourceImageSequence") or ()
+            )
     if not named <= listed:
         yield "An object is referred to that the object's own list of references does not have."
     for study in ds.get("CurrentRequestedProcedureEvidenceSequence") or ():

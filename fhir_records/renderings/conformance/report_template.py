@@ -62,7 +62,9 @@ _DESCRIPTORS: Final = (
     Row("TID 1602, Frame of Reference UID", ACQUISITION, UIDREF, dcm("112227")),
     Row("TID 1602, Pixel Data Rows", ACQUISITION, NUM, dcm("110910"), units=frozenset({("UCUM", "{pixels}")})),
     Row("TID 1602, Pixel Data Columns", ACQUISITION, NUM, dcm("110911"), units=frozenset({("UCUM", "{pixels}")})),
-    Row("TID 1604, pixel spacing", ACQUISITION, NUM, dcm("111026", "111066"), most=2, units=frozenset({("UCUM", "mm")})),
+    Row(
+        "TID 1604, pixel spacing", ACQUISITION, NUM, dcm("111026", "111066"), most=2, units=frozenset({("UCUM", "mm")})
+    ),
 )
 IMAGE_LIBRARY: Final = Row(
     "TID 1600, Image Library",

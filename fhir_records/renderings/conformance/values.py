@@ -1,4 +1,4 @@
-"""Whether every value has the form that its representation allows (PS3.5 section 6.2), and every text its characters."""
+"""Whether every value has the form that its representation allows (PS3.5 section 6.2)."""
 
 from __future__ import annotations
 
