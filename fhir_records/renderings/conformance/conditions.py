@@ -65,6 +65,11 @@ def _is(keyword: str, *values: object) -> Callable[[Place], bool]:
     return lambda place: place.item.get(keyword) in values
 
 
+def _in(sequence: str, without: str = "") -> Callable[[Place], bool]:
+    """In an item of this sequence that has not the attribute which would stand for it."""
+    return lambda place: place.path.rsplit("[", 1)[0].endswith(sequence) and not (without and without in place.item)
+
+
 def _at_root(place: Place) -> bool:
     return place.at_root
 
@@ -96,6 +101,16 @@ CONDITIONS: Final[Mapping[str, Callable[[Place], bool]]] = MappingProxyType(
         "ConceptNameCodeSequence": lambda place: place.at_root and place.item.get("ValueType") == "CONTAINER",  # C.18.1
         "ContinuityOfContent": _is("ValueType", "CONTAINER"),  # C.18.8
         "ContentTemplateSequence": lambda place: place.at_root and "ContentSequence" in place.item,  # C.18.8
+        "WindowCenter": _in("FrameVOILUTSequence", without="VOILUTSequence"),  # C.7.6.16.2.10
+        "WindowWidth": lambda place: "WindowCenter" in place.item,  # C.11.2
+        # C.7.6.16.2.11: floating point pixels are mapped linearly, over a range of floating point values.
+        "DoubleFloatRealWorldValueFirstValueMapped": _in("RealWorldValueMappingSequence"),
+        "DoubleFloatRealWorldValueLastValueMapped": _in("RealWorldValueMappingSequence"),
+        "RealWorldValueSlope": _in("RealWorldValueMappingSequence", without="RealWorldValueLUTData"),
+        "RealWorldValueIntercept": _in("RealWorldValueMappingSequence", without="RealWorldValueLUTData"),
+        "ConceptCodeSequence": _is("ValueType", "CODE"),  # table 10-2
+        "DerivationCodeSequence": _in("DerivationImageSequence"),  # C.7.6.16.2.6
+        "PurposeOfReferenceCodeSequence": _in("SourceImageSequence"),  # C.7.6.16.2.6
         "SegmentAlgorithmName": lambda place: (
             place.item.get("SegmentAlgorithmType") not in (None, "MANUAL")
         ),  # C.8.20.4

@@ -1,4 +1,4 @@
-"""Walks the content tree of a document and holds it to a template: each item one row, each row as often as it may be."""
+"""Walks a document's content tree and holds it to a template: each item one row, each row as often as it may be."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from typing import Final
 from pydicom.dataset import Dataset
 from pydicom.uid import ParametricMapStorage, SegmentationStorage
 
+_NEEDED: Final = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated")
 _EVERY_FRAME: Final = (
     "PixelMeasuresSequence",
     "PlanePositionSequence",
@@ -35,14 +36,14 @@ _GROUPS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 def pixel_faults(ds: Dataset) -> Iterator[str]:
     """What does not fit; nothing for an object without pixels."""
     pixels = next((keyword for keyword in ("PixelData", "FloatPixelData") if keyword in ds), None)
-    if pixels is None:
-        return
+    if pixels is None or any(ds.get(keyword) is None for keyword in _NEEDED):
+        return  # what is missing is told by the IOD's table
     frames = int(ds.get("NumberOfFrames") or 1)
     bits = frames * int(ds.Rows) * int(ds.Columns) * int(ds.SamplesPerPixel) * int(ds.BitsAllocated)
     expected = (bits + 7) // 8
     if len(ds[pixels].value) != expected + expected % 2:
         yield f"{pixels} has not the length that rows, columns, frames and bits ask for."
-    if pixels == "PixelData" and int(ds.HighBit) != int(ds.BitsStored) - 1:
+    if pixels == "PixelData" and ds.get("HighBit") != (ds.get("BitsStored") or 0) - 1:
         yield "HighBit is not one less than BitsStored."
     groups = ds.get("PerFrameFunctionalGroupsSequence")
     if groups is not None and len(groups) != frames:
