@@ -12,6 +12,7 @@ from fhir_records.model import Report, SaliencyMap
 from fhir_records.renderings import kinds
 from fhir_records.renderings.dicom_file import DicomObject
 from fhir_records.renderings.dicom_sr import render_sr
+from fhir_records.renderings.encapsulated_pdf import render_pdf
 from fhir_records.renderings.key_objects import render_ko
 from fhir_records.renderings.parametric_map import render_map
 from fhir_records.renderings.result_page import KeyPicture
@@ -47,6 +48,7 @@ def render_objects(
         kinds.SECONDARY_CAPTURE: lambda: render_sc(report, evidence, picture, signer=signer),
         kinds.PARAMETRIC_MAP: lambda: render_map(report, evidence, maps),
         kinds.KEY_OBJECTS: lambda: render_ko(report, evidence),
+        kinds.ENCAPSULATED_PDF: lambda: render_pdf(report, evidence, picture, signer=signer),
     }
     for kind, make in makers.items():
         if kind not in wanted:

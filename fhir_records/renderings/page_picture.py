@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fhir_records.model import Presence, ResultStatus
 from fhir_records.renderings.result_page import KeyPicture, Page, shown_map
-from fhir_records.renderings.typeface import can_draw, font, lines
+from fhir_records.renderings.typeface import font, lines
 
 SIDE: Final = 1024  # pixels
 SMALLEST: Final = 22  # pixels of type: 11 where the page is shown at 512
@@ -228,13 +228,10 @@ def _notes(pen: ImageDraw.ImageDraw, page: Page, top: int, bottom: int) -> None:
 
 def _foot(pen: ImageDraw.ImageDraw, page: Page) -> int:
     """Who made it, how far it stands, and the site's statement, at the bottom; gives where it begins."""
-    statement = page.statement
-    if not can_draw(statement):
-        statement = "The site's statement is in this image's comments, for its script cannot be drawn here."
     grey, white = font(SMALLEST), font(23, bold=True)
     set_lines = [(line, grey, _GREY) for line in lines(f"{page.made_by} Written {page.written}.", grey, _WIDTH)]
     set_lines += [(line, grey, _GREY) for line in lines(page.standing, grey, _WIDTH)]
-    set_lines += [(line, white, _WHITE) for line in list(lines(statement, white, _WIDTH))[:6]]
+    set_lines += [(line, white, _WHITE) for line in list(lines(page.statement, white, _WIDTH))[:6]]
     top = SIDE - 20 - 30 * len(set_lines)
     pen.line((_MARGIN, top - 10, SIDE - _MARGIN, top - 10), fill=_RULE, width=2)
     for number, (line, face, fill) in enumerate(set_lines):

@@ -15,6 +15,7 @@ from pydicom.dataset import Dataset
 from fhir_records.errors import RenderingError
 from fhir_records.model import ImageRef, Presence, Report, ResultStatus, SaliencyMap
 from fhir_records.renderings import plain_words, source_header
+from fhir_records.renderings.typeface import can_draw
 
 _STAMPS = {
     ResultStatus.PRELIMINARY: "PRELIMINARY · NOT SIGNED",
@@ -88,7 +89,7 @@ def page_of(report: Report, source: Dataset, picture: KeyPicture | None, *, sign
         notes=tuple(notes),
         made_by=made_by,
         standing=standing,
-        statement=report.installation.statement,
+        statement=_drawable(report.installation.statement),
         written=f"{written:%Y-%m-%d %H:%M}",
         key_image=_place(report, picture.image) if picture else "",
         without_picture="" if picture else _why_no_picture(report),
@@ -122,6 +123,12 @@ def _weights(places: int, cells: int) -> npt.NDArray[np.float32]:
     centre = np.clip((np.arange(places) + 0.5) * cells / places - 0.5, 0, cells - 1)
     near = np.maximum(0.0, 1.0 - np.abs(centre[:, None] - np.arange(cells)[None, :]))
     return near.astype(np.float32)
+
+
+def _drawable(statement: str) -> str:
+    if can_draw(statement):
+        return statement
+    return "The site's statement is in the structured report, for its script cannot be drawn here."
 
 
 def _place(report: Report, image: ImageRef) -> str:
