@@ -159,8 +159,7 @@ def _probability(finding: Finding | None) -> Iterator[hd.Measurement]:
     """TID 300. The number alone would read as that of the finding, so it says of what it is the probability."""
     if finding is None or finding.probability is None:
         return
-    # Never 0 or 100: a model is not certain, and its calibration has no more digits than these.
-    percent = min(max(round(finding.probability * 100, 2), 0.01), 99.99)
+    percent = plain_words.percent(finding.probability)
     measurement = hd.Measurement(name=concept(codes.PROBABILITY), value=percent, unit=concept(codes.PERCENT))
     about = plain_words.about(finding)
     modifier = hd.TextContentItem(concept(codes.COMMENT), about, hd.RelationshipTypeValues.HAS_CONCEPT_MOD)
