@@ -26,6 +26,8 @@ from fhir_records.renderings.dicom_file import (
     object_uid,
 )
 from fhir_records.renderings.image_library import concept, image_library, images_by_instance
+from fhir_records.renderings.segmentation import MeasuredSegment
+from fhir_records.renderings.sr_segments import segmentation_header, volume_groups
 
 KIND: Final = "dicom_sr"
 
@@ -33,11 +35,12 @@ KIND: Final = "dicom_sr"
 _FIRST_SERIES_NUMBER: Final = 9001
 
 
-def render_sr(report: Report, evidence: Sequence[Dataset]) -> DicomObject:
+def render_sr(report: Report, evidence: Sequence[Dataset], segments: Sequence[MeasuredSegment] = ()) -> DicomObject:
     """The result as an SR document: same study, new series; a refusal is written too.
 
     `evidence` are the headers (without pixels) of `report.instances`, in the same order. The images read, or all where
-    none was, stand in the image library (TID 1600); the key images in the measurement group (TID 1501).
+    none was, stand in the image library (TID 1600); the key images in the measurement group (TID 1501). `segments` are
+    those of the result's Segmentation, with their volumes, a group each (TID 1411).
 
     Raises RenderingError where the evidence does not match the report, there is no image to speak of, or the result's
     status is not `preliminary`.
@@ -46,8 +49,8 @@ def render_sr(report: Report, evidence: Sequence[Dataset]) -> DicomObject:
     first = evidence[0]
     ds = source_header.patient_and_study(first)
     _add_document(ds, report, first)
-    ds.CurrentRequestedProcedureEvidenceSequence = evidence_of(ds, evidence)
-    _add_content(ds, report, evidence)
+    ds.CurrentRequestedProcedureEvidenceSequence = evidence_of(ds, [*evidence, *segmentation_header(report, segments)])
+    _add_content(ds, report, evidence, segments)
     content = file_bytes(ds, source_header.character_set(first))
     return DicomObject(KIND, ds.SOPInstanceUID, ds.SOPClassUID, content)
 
@@ -76,7 +79,7 @@ def _add_document(ds: Dataset, report: Report, source: Dataset) -> None:
     ds.PerformedProcedureCodeSequence = []
 
 
-def _add_content(ds: Dataset, report: Report, evidence: Sequence[Dataset]) -> None:
+def _add_content(ds: Dataset, report: Report, evidence: Sequence[Dataset], segments: Sequence[MeasuredSegment]) -> None:
     """The content tree, TID 1500; its root is the document's own data set (PS3.3 section C.17.3)."""
     by_uid = {header.SOPInstanceUID: header for header in evidence}
     images = images_by_instance(report.result.images_read) or dict.fromkeys(by_uid, ())
@@ -85,7 +88,7 @@ def _add_content(ds: Dataset, report: Report, evidence: Sequence[Dataset]) -> No
     tree = hd.MeasurementReport(
         observation_context=hd.ObservationContext(observer_device_context=observer(report)),
         procedure_reported=[concept(code) for code in procedures],
-        imaging_measurements=[_measurement_group(report)],
+        imaging_measurements=[_measurement_group(report), *volume_groups(report, segments)],
         title=concept(codes.IMAGING_MEASUREMENT_REPORT),
     )[0]
     children = list(tree.ContentSequence)

@@ -141,7 +141,7 @@ def add_functional_groups(
 
     measures, orientation, shared = Dataset(), Dataset(), Dataset()
     measures.PixelSpacing = [_ds(value) for value in first.spacing]
-    measures.SliceThickness = _ds(first.thickness or _gap(frames))
+    measures.SliceThickness = _ds(first.thickness or slice_distance(frames))
     orientation.ImageOrientationPatient = [_ds(value) for value in first.orientation]
     shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [orientation]
     ds.SharedFunctionalGroupsSequence = [shared]
@@ -150,11 +150,11 @@ def add_functional_groups(
     ds.PerFrameFunctionalGroupsSequence = [_per_frame(frame, places[frame.along], derivation) for frame in frames]
 
 
-def _gap(frames: Sequence[FrameGeometry]) -> float:
-    """The distance of neighbouring frames, for a stack that does not say how thick they are; 1 mm for a single one."""
+def slice_distance(frames: Sequence[FrameGeometry]) -> float:
+    """The distance of neighbouring frames of a stack, in mm; of a single one its thickness, or 1 mm."""
     places = sorted({frame.along for frame in frames})
     gaps = [after - before for before, after in itertools.pairwise(places)]
-    return min(gaps, default=1.0)
+    return float(np.median(gaps)) if gaps else frames[0].thickness or 1.0
 
 
 def _per_frame(frame: FrameGeometry, place: int, derivation: Dataset) -> Dataset:

@@ -17,6 +17,7 @@ from fhir_records.renderings.key_objects import render_ko
 from fhir_records.renderings.parametric_map import render_map
 from fhir_records.renderings.result_page import KeyPicture
 from fhir_records.renderings.secondary_capture import render_sc
+from fhir_records.renderings.segmentation import Segment, measured, render_seg
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,20 +35,24 @@ def render_objects(
     *,
     maps: Sequence[SaliencyMap] = (),
     picture: KeyPicture | None = None,
+    segments: Sequence[Segment] = (),
     signer: str = "",
 ) -> Iterator[DicomObject | NotRendered]:
-    """The objects of these `kinds` that the result has; the structured report always, and first.
+    """The objects of the `wanted` kinds that the result has; the structured report always, and first.
 
     A kind that a result has none of (no key image, no map) is left out. `evidence` are the headers of
     `report.instances`, in the same order.
 
     Raises RenderingError where the structured report does not come out: without it nothing is sent at all.
     """
-    yield render_sr(report, evidence)
+    # The report speaks of a Segmentation only where one is written.
+    volumes = measured(report, evidence, segments) if kinds.SEGMENTATION in wanted else ()
+    yield render_sr(report, evidence, volumes)
     makers: dict[str, Callable[[], DicomObject | None]] = {
         kinds.SECONDARY_CAPTURE: lambda: render_sc(report, evidence, picture, signer=signer),
         kinds.PARAMETRIC_MAP: lambda: render_map(report, evidence, maps),
         kinds.KEY_OBJECTS: lambda: render_ko(report, evidence),
+        kinds.SEGMENTATION: lambda: render_seg(report, evidence, segments) if segments else None,
         kinds.ENCAPSULATED_PDF: lambda: render_pdf(report, evidence, picture, signer=signer),
     }
     for kind, make in makers.items():

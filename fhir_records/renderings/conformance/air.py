@@ -66,12 +66,26 @@ def _group_faults(group: Dataset) -> Iterator[str]:
             yield f"AIR: a measurement group does not say its algorithm's {words} (TID 4019)."
     if ("SCT", "363698007") not in names:
         yield "AIR: a measurement group has no finding site."
+    if ("DCM", "121191") in names:
+        yield from _volume_faults(items)
+        return
     presence = [item for item in items if item.get("ValueType") == "CODE" and _answer(item) in _PRESENCE]
     if len(presence) != 1:
         yield "A measurement group does not say exactly once whether its finding is present."
     finding = next((_answer(item) for item in items if concept_of(item) == ("DCM", "121071")), None)
     if any(concept_of(item) != finding for item in presence):
         yield "A measurement group answers another question than its finding asks."
+
+
+def _volume_faults(items: list[Dataset]) -> Iterator[str]:
+    """A group about a segment measures it, says in which images it lies, and leaves presence to the finding's group."""
+    names = [concept_of(item) for item in items]
+    if ("DCM", "121233") not in names and ("DCM", "121232") not in names:
+        yield "TID 1411: a measurement group does not say which images its segment was found in."
+    if not any(item.get("ValueType") == "NUM" for item in items):
+        yield "A measurement group about a segment measures nothing."
+    if any(item.get("ValueType") == "CODE" and _answer(item) in _PRESENCE for item in items):
+        yield "A measurement group about a segment says whether a finding is present; its own group does."
 
 
 def _answer(item: Dataset) -> CodePair | None:
