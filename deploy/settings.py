@@ -93,6 +93,18 @@ class Caller(_Section):
     issuer: str = Field("", max_length=64)
 
 
+ObjectWord = Literal["sr", "sc", "map", "ko", "pdf", "seg"]
+
+
+def _different(words: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(words)) < len(words):
+        raise ValueError("each kind of object may be named once")
+    return words
+
+
+Objects = Annotated[tuple[ObjectWord, ...], Field(min_length=1), AfterValidator(_different)]
+
+
 class Destination(_Section):
     """`[[destination]]`: where results go."""
 
@@ -100,6 +112,7 @@ class Destination(_Section):
     ae_title: AeTitle
     host: str = Field(min_length=1)
     port: Port
+    objects: Objects = ("sr",)
     storage_commitment: bool = False
     release: Literal["at_once", "after_signing"] = "at_once"
     withdraw: Literal["iocm", "orthanc_rest", "manual"] = "manual"
@@ -113,6 +126,7 @@ class Orthanc(_Section):
     url: str = Field(pattern=r"^https?://[^\s]+$")
     username: str = ""
     password: str = ""
+    objects: Objects = ("sr",)
     poll_seconds: Seconds = 2
     timeout_seconds: Seconds = 30
 

@@ -21,7 +21,7 @@ from deploy.settings import Route as RouteEntry
 from deploy.settings import Settings, parse_routes
 from deploy.wiring import index_of, installation_of, now, sender_settings, spool_of, sweeper_of, wait_for_database
 from dicom_listener import orthanc, sender
-from dicom_listener.bounded import BoundedDecoder
+from dicom_listener.bounded import BoundedDecoder, Bounds
 from dicom_listener.intake import Intake
 from dicom_listener.orthanc_follower import Follower
 from dicom_listener.pixels import Decoder
@@ -31,6 +31,7 @@ from fhir_records.database import Database
 from fhir_records.errors import DatabaseUnavailable, ModelFailed, OutOfSpace, PeerRefused, PeerUnavailable
 from fhir_records.jobs import Handler, Job, JobWorker, request_route
 from fhir_records.model import Instance
+from fhir_records.renderings.kinds import KIND_OF_WORD
 from fhir_records.store.arrivals import FrozenRevision
 from inference.live_models import LiveModels
 from inference.reading import ImageFile
@@ -190,10 +191,15 @@ def handlers(parts: WorkerParts) -> Mapping[Job, Handler]:
     installation = installation_of(settings, database)
     path_of = spool_of(settings).path
     releases = {entry.name: entry.release for entry in settings.file.destination}
+    chosen = [(entry.name, entry.objects) for entry in settings.file.destination]
+    chosen += [(entry.name, entry.objects) for entry in settings.file.orthanc]
+    objects = {name: frozenset(KIND_OF_WORD[word] for word in words) for name, words in chosen}
     router = CurrentRouter(lambda: router_of(settings, list(parts.models.values())), parts.models.stamp)
     look = look_with(parts.models, parts.reader, path_of)
     read = ReadStudy(database, parts.reader, parts.models, installation, path_of, now)
-    render = RenderResult(database, installation, path_of, now, releases)
+    # A decoder of its own process: no image can hang or end the worker.
+    display = BoundedDecoder(Bounds(processes=1)).display_frame
+    render = RenderResult(database, installation, path_of, now, releases, objects, display)
     deliver = Deliver(database, parts.senders, now)
     forward = ForwardImages(database, parts.image_senders, path_of, now)
     zone = ZoneInfo(settings.file.site.timezone)

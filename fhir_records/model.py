@@ -245,6 +245,18 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
+class SaliencyMap:
+    """Where in a key image the network saw what it answers: a small picture, to be stretched over the whole frame."""
+
+    image: ImageRef
+    label: str  # the class that it speaks for, in the model's own word
+    rows: int  # of the small picture
+    columns: int
+    peak: float  # evidence (logit) that 255 stands for; 0 stands for none, or for evidence against
+    levels: bytes  # rows x columns, row by row
+
+
+@dataclass(frozen=True, slots=True)
 class Read:
     """One model version's read of one revision of a study."""
 
@@ -303,12 +315,19 @@ class Document:
 
     id: int
     result_id: int
-    kind: str  # "dicom_sr"
+    kind: str  # "dicom_sr"; the others are in `renderings.kinds`
     variant: str
     sop_uid: str
     sop_class_uid: str
     content: bytes
     sha256: str
+    faults: tuple[str, ...] = ()  # what the conformance gate found
+    released: bool = False  # an administrator has said why it may leave all the same
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the conformance gate keeps it from leaving."""
+        return bool(self.faults) and not self.released
 
 
 @dataclass(frozen=True, slots=True)

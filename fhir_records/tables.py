@@ -315,6 +315,24 @@ class Result(Base):
     read: Mapped[Read] = relationship()
 
 
+class SaliencyMap(Base):
+    """Where in a key image the network saw what it answers; of all document versions of a read's result."""
+
+    __tablename__ = "saliency_map"
+
+    read_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("read.id"), primary_key=True, autoincrement=False)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # from 1, in the key images' order
+    series_uid: Mapped[str]
+    sop_uid: Mapped[str]
+    sop_class_uid: Mapped[str]
+    frame: Mapped[int | None]
+    label: Mapped[str]
+    rows: Mapped[int]
+    columns: Mapped[int]
+    peak: Mapped[float]
+    levels: Mapped[bytes]
+
+
 class ReadFigures(Base):
     """What a read was shown and said, in numbers that name nobody: for watching a model in use."""
 
@@ -380,6 +398,11 @@ class Document(Base):
     sop_class_uid: Mapped[str]
     content: Mapped[bytes]
     sha256: Mapped[str]
+    # Why the conformance gate holds it; empty: it passed. An administrator may let it go, and says why.
+    faults: Mapped[list[str]] = mapped_column(default=list, server_default=text("'{}'"))
+    released_by: Mapped[str | None]
+    release_reason: Mapped[str | None]
+    released_at: Mapped[dt.datetime | None]
     created_at: Mapped[dt.datetime] = _now()
     result: Mapped[Result] = relationship()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Depends, Request
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Form, Request
 from starlette.responses import RedirectResponse, Response
 
 from fhir_records import audit, jobs
@@ -28,6 +30,7 @@ def admin_router(auth: Auth, pages: Pages, database: Database) -> APIRouter:
                 reads=attention.failed_reads(session),
                 deliveries=attention.stuck_deliveries(session),
                 forwards=forwards.stuck(session),
+                held_objects=attention.held_objects(session),
                 quarantined=attention.quarantined(session),
                 conflicts=attention.conflicts(session),
                 cursors=attention.cursors(session),
@@ -63,8 +66,17 @@ def admin_router(auth: Auth, pages: Pages, database: Database) -> APIRouter:
             audit.record(session, _entry(request, "delivery tried again", delivery_id=delivery_id))
         return RedirectResponse("/admin", status_code=303)
 
+    @router.post("/documents/{document_id}/send")
+    def send_held(request: Request, document_id: int, reason: Annotated[str, Form(max_length=500)] = "") -> Response:
+        by = person_of(request).user.username
+        with database.session() as session:
+            jobs.release_document(session, document_id, by=by, reason=reason)
+            entry = _entry(request, "held object sent", document_id=document_id, reason=reason.strip())
+            audit.record(session, entry)
+        return RedirectResponse("/admin", status_code=303)
+
     return router
 
 
-def _entry(request: Request, action: str, **detail: int) -> AuditEntry:
+def _entry(request: Request, action: str, **detail: int | str) -> AuditEntry:
     return AuditEntry(action=action, actor=person_of(request).user.username, detail=detail)

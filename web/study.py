@@ -12,7 +12,7 @@ from starlette.responses import RedirectResponse, Response
 from fhir_records import audit, jobs
 from fhir_records.database import Database
 from fhir_records.model import AuditEntry, DeliveryState, ImageRef, Role
-from fhir_records.renderings import plain_words
+from fhir_records.renderings import kinds, plain_words
 from fhir_records.store.study_objects import StudyObjects
 from fhir_records.store.study_page import (
     StudyPage,
@@ -28,8 +28,15 @@ from web.sr_text import read_report
 from web.study_objects import objects_of
 from web.worklist import etag
 
-SR = "dicom_sr"
-KINDS = {SR: "DICOM SR"}
+SR = kinds.SR
+KINDS = {
+    SR: "DICOM SR",
+    kinds.SECONDARY_CAPTURE: "Page (Secondary Capture)",
+    kinds.PARAMETRIC_MAP: "Map (Parametric Map)",
+    kinds.KEY_OBJECTS: "Key images (Key Object Selection)",
+    kinds.ENCAPSULATED_PDF: "Page (PDF)",
+    kinds.SEGMENTATION: "Outlines (Segmentation)",
+}
 MAY_RETRY = (Role.RADIOLOGIST, Role.ADMIN)
 STUCK = (DeliveryState.WAITING, DeliveryState.REFUSED)
 

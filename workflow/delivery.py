@@ -35,6 +35,12 @@ class Deliver:
         if found is None:
             return
         delivery, document = found
+        if document.is_held:
+            # The one door that everything leaves by: whoever made it due, it stays.
+            with self.database.session() as session:
+                deliveries.hold(session, delivery_id)
+            log.error("object held by the conformance gate", destination=delivery.destination, kind=document.kind)
+            return
         started = self.now()
         state, status, detail = self._attempt(delivery.destination, document.content)
         with self.database.session() as session:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
 import time
 from collections.abc import Callable, Sequence
@@ -29,8 +30,9 @@ from fhir_records.model import (
     Presence,
     ReadState,
     Refusal,
+    SaliencyMap,
 )
-from fhir_records.store import models, results, studies
+from fhir_records.store import models, results, saliency, studies
 from inference.answers import Answer, Classified, Concept, Refused
 from inference.drift import load_reference
 from inference.reading import ImageFile
@@ -175,6 +177,7 @@ class ReadStudy:
                 return  # another reader was faster, and its result stands
             row.state = ReadState.READ if finding else ReadState.REFUSED
             row.error, row.finished_at = None, self.now()
+            saliency.add_maps(session, read_id, maps_of(answer))
             note_figures(session, read_id, model, answer, seconds, self.now())
             request_rendering(session, result_id, priority=row.priority)
             audit.record(
@@ -285,6 +288,23 @@ def refusal_of(answer: Refused, model: RegisteredModel) -> Refusal:
     """The model's refusal as the record's."""
     question = model.contract.question
     return Refusal(code=answer.code, sentence=answer.sentence, question=_code(question.code), site=_code(question.site))
+
+
+def maps_of(answer: Answer) -> tuple[SaliencyMap, ...]:
+    """The answer's saliency maps as the record's; none for a refusal, or from a model that gives none."""
+    if isinstance(answer, Refused):
+        return ()
+    return tuple(
+        SaliencyMap(
+            image=ImageRef(*found.image),
+            label=found.label,
+            rows=found.rows,
+            columns=found.columns,
+            peak=found.peak,
+            levels=base64.b64decode(found.values, validate=True),
+        )
+        for found in answer.activation
+    )
 
 
 def images_read(answer: Answer, instances: Sequence[Instance]) -> tuple[ImageRef, ...]:

@@ -20,6 +20,43 @@ PRESENCE: Final[Mapping[Presence, Code]] = MappingProxyType(
     }
 )
 
+SOURCE_IMAGE: Final = Code("DCM", "121322", "Source image for image processing operation")  # CID 7202
+OF_INTEREST: Final = Code("DCM", "113000", "Of Interest")  # PS3.16 CID 7010
+KEY_OBJECT_DESCRIPTION: Final = Code("DCM", "113012", "Key Object Description")  # PS3.16 TID 2010
+CLASS_ACTIVATION: Final = Code("DCM", "130402", "Class activation")  # PS3.16 CID 217
+SEGMENTATION_DERIVATION: Final = Code("DCM", "113076", "Segmentation")  # PS3.16 CID 7203
+QUANTITY: Final = Code("SCT", "246205007", "Quantity")  # PS3.3 section C.7.6.16.2.11
+NO_UNITS: Final = Code("UCUM", "1", "no units")  # PS3.16 CID 7181
+CUBIC_MILLIMETER: Final = Code("UCUM", "mm3", "cubic millimeter")  # PS3.16 CID 7462
+VOLUME: Final = Code("SCT", "118565006", "Volume")  # PS3.16 CID 7472
+RADIOLOGY_REPORT: Final = Code("LN", "18748-4", "Diagnostic imaging study")  # PS3.16 CID 7020
+
+# PS3.16 annex L: Body Part Examined of the sites that models name; a paired organ by the unpaired part that holds it,
+# for a read of both sides has no laterality.
+BODY_PARTS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "12738006": "BRAIN",
+        "69536005": "HEAD",
+        "774007": "HEADNECK",
+        "45048000": "NECK",
+        "56329008": "BRAIN",  # pituitary
+        "51185008": "CHEST",
+        "43799004": "CHEST",
+        "816094009": "CHEST",
+        "39607008": "CHEST",  # lung
+        "80891009": "HEART",
+        "818981001": "ABDOMEN",
+        "818983003": "ABDOMEN",
+        "10200004": "LIVER",
+        "78961009": "SPLEEN",
+        "15776009": "PANCREAS",
+        "64033007": "ABDOMEN",  # kidney
+        "41216001": "PROSTATE",
+        "816092008": "PELVIS",
+        "421060004": "SPINE",
+    }
+)
+
 PROBABILITY: Final = Code("DCM", "122157", "Probability")  # PS3.16 Annex D
 PERCENT: Final = Code("UCUM", "%", "Percent")  # PS3.16 CID 7181
 PIXELS: Final = Code("UCUM", "{pixels}", "pixels")  # PS3.16 TID 1602, Pixel Data Rows and Columns

@@ -71,6 +71,16 @@ def probability_words(probability: float) -> str:
     return f"{percent} %"
 
 
+def percent(probability: float) -> float:
+    """A probability in percent as numbers say it: never 0 or 100, for a model is never certain, and to two places.
+
+    Raises RenderingError where it is not between 0 and 1.
+    """
+    if not 0 <= probability <= 1:
+        raise RenderingError("A probability lies between 0 and 1.")
+    return min(max(round(probability * 100, 2), 0.01), 99.99)
+
+
 def headline(result: Result) -> str:
     """One line that can stand alone, without a full stop.
 

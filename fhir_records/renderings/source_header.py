@@ -21,7 +21,7 @@ from pydicom.multival import MultiValue
 from pydicom.tag import Tag
 
 from fhir_records.model import Code, Study
-from fhir_records.renderings.codes import STANDARD_SCHEMES
+from fhir_records.renderings.codes import BODY_PARTS, STANDARD_SCHEMES
 
 UTF_8: Final = "ISO_IR 192"  # PS3.3 section C.12.1.1.2
 LATIN_1: Final = "ISO_IR 100"
@@ -75,6 +75,17 @@ def patient_and_study(source: Dataset) -> Dataset:
         put(ds, "PatientIdentityRemoved", _value(source, "PatientIdentityRemoved") or "YES")
         put(ds, "DeidentificationMethod", method)
     return ds
+
+
+def add_body_part(ds: Dataset, site: Code, source: Dataset) -> None:
+    """Body Part Examined of `site`; without one that is sure to be unpaired, an empty Laterality (PS3.3 C.7.3.1)."""
+    part = BODY_PARTS.get(site.value) if site.scheme == "SCT" else None
+    if part is None and _value(source, "BodyPartExamined") in BODY_PARTS.values():
+        part = _value(source, "BodyPartExamined")
+    if part is not None:
+        ds.BodyPartExamined = part
+    else:
+        ds.Laterality = ""
 
 
 def put(ds: Dataset, keyword: str, value: Any) -> None:

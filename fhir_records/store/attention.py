@@ -45,6 +45,18 @@ class StuckDelivery:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldObject:
+    """An object of ours that the conformance gate holds."""
+
+    document_id: int
+    study_uid: str
+    kind: str
+    destinations: tuple[str, ...]  # that would get it
+    faults: tuple[str, ...]
+    created_at: dt.datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Quarantined:
     """Bytes that came and could not be stored as an object."""
 
@@ -86,11 +98,13 @@ class Counts:
     quarantined: int
     conflicts: int
     held: int
+    held_objects: int = 0
 
     @property
     def total(self) -> int:
         """All of it."""
-        return self.failed_reads + self.refused + self.waiting + self.quarantined + self.conflicts + self.held
+        inbound = self.quarantined + self.conflicts + self.held
+        return self.failed_reads + self.refused + self.waiting + self.held_objects + inbound
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +120,10 @@ class AuditLine:
     detail: Mapping[str, Any]
 
 
+# An object is counted where the gate holds it, and not again for each destination that does not get it.
+_HELD = (func.cardinality(tables.Document.faults) > 0) & tables.Document.released_at.is_(None)
+_HELD_DOCUMENTS = select(tables.Document.id).where(_HELD)
+_REFUSED = (tables.Delivery.state == DeliveryState.REFUSED) & tables.Delivery.document_id.not_in(_HELD_DOCUMENTS)
 _IN_VAIN = (tables.Delivery.state == DeliveryState.WAITING) & (tables.Delivery.attempts > 0)
 
 
@@ -118,7 +136,7 @@ def counts(session: Session) -> Counts:
     row = session.execute(
         select(
             number(tables.Read.id, tables.Read.state == ReadState.FAILED),
-            number(tables.Delivery.id, tables.Delivery.state == DeliveryState.REFUSED)
+            number(tables.Delivery.id, _REFUSED)
             + number(tables.Forward.id, tables.Forward.state == DeliveryState.REFUSED),
             number(tables.Delivery.id, _IN_VAIN)
             + number(
@@ -127,6 +145,7 @@ def counts(session: Session) -> Counts:
             number(tables.QuarantinedObject.id),
             number(tables.Instance.id, tables.Instance.standing == Standing.CONFLICT),
             number(tables.Study.id, tables.Study.hold_reason.is_not(None)),
+            number(tables.Document.id, _HELD),
         )
     ).one()
     return Counts(*row)
@@ -164,7 +183,7 @@ def stuck_deliveries(session: Session) -> tuple[StuckDelivery, ...]:
         .join(tables.Document.result)
         .join(tables.Result.read)
         .join(tables.Read.study)
-        .where((tables.Delivery.state == DeliveryState.REFUSED) | _IN_VAIN)
+        .where(_REFUSED | _IN_VAIN)
         .order_by(tables.Delivery.id.desc())
         .limit(LINES)
     )
@@ -180,6 +199,26 @@ def stuck_deliveries(session: Session) -> tuple[StuckDelivery, ...]:
             next_attempt_at=delivery.next_attempt_at,
         )
         for delivery, kind, study_uid in rows
+    )
+
+
+def held_objects(session: Session) -> tuple[HeldObject, ...]:
+    """What the conformance gate holds, newest first."""
+    document, delivery = tables.Document, tables.Delivery
+    rows = session.execute(
+        select(document, tables.Study.study_uid, func.array_remove(func.array_agg(delivery.destination), None))
+        .join(document.result)
+        .join(tables.Result.read)
+        .join(tables.Read.study)
+        .outerjoin(delivery, (delivery.document_id == document.id) & (delivery.state == DeliveryState.REFUSED))
+        .where(_HELD)
+        .group_by(document.id, tables.Study.study_uid)
+        .order_by(document.id.desc())
+        .limit(LINES)
+    )
+    return tuple(
+        HeldObject(row.id, study_uid, row.kind, tuple(sorted(names)), tuple(row.faults), row.created_at)
+        for row, study_uid, names in rows
     )
 
 

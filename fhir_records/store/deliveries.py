@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from fhir_records import tables
-from fhir_records.errors import NotFound
+from fhir_records.errors import NotAllowed, NotFound
 from fhir_records.model import Delivery, DeliveryState, Document, Priority
 
 # An attempt that has not come to an end by then, say because its worker died, is made again.
@@ -30,9 +30,17 @@ def wait_after(attempts: int) -> dt.timedelta:
 
 
 def add_document(
-    session: Session, result_id: int, *, kind: str, variant: str, sop_uid: str, sop_class_uid: str, content: bytes
+    session: Session,
+    result_id: int,
+    *,
+    kind: str,
+    variant: str,
+    sop_uid: str,
+    sop_class_uid: str,
+    content: bytes,
+    faults: Sequence[str] = (),
 ) -> int:
-    """Store what was rendered. The bytes first stored are the ones that stay.
+    """Store what was rendered, and what the conformance gate found in it. The bytes first stored are those that stay.
 
     Returns:
         The document's number.
@@ -47,6 +55,7 @@ def add_document(
             sop_class_uid=sop_class_uid,
             content=content,
             sha256=hashlib.sha256(content).hexdigest(),
+            faults=list(faults),
         )
         .on_conflict_do_nothing(index_elements=["result_id", "kind", "variant"])
     )
@@ -111,6 +120,86 @@ def priority_of(session: Session, delivery_id: int) -> Priority:
         .where(tables.Delivery.id == delivery_id)
     ).scalar_one_or_none()
     return found or Priority.ROUTINE
+
+
+def add_refused(session: Session, document_id: int, destinations: Sequence[str]) -> None:
+    """Deliveries of an object that the conformance gate holds: none is attempted before an administrator lets it go."""
+    faults = session.get_one(tables.Document, document_id).faults
+    for destination in dict.fromkeys(destinations):
+        session.execute(
+            insert(tables.Delivery)
+            .values(
+                document_id=document_id,
+                destination=destination,
+                state=DeliveryState.REFUSED,
+                attempts=0,
+                next_attempt_at=None,
+                last_error=held_words(faults),
+            )
+            .on_conflict_do_nothing(index_elements=["document_id", "destination"])
+        )
+
+
+def held_words(faults: Sequence[str]) -> str:
+    """Why the gate holds an object, in one line: the first fault, and how many more there are."""
+    more = f" And {len(faults) - 1} more." if len(faults) > 1 else ""
+    return f"Held by the conformance gate: {faults[0]}{more}"
+
+
+def hold(session: Session, delivery_id: int) -> None:
+    """Refuse a waiting delivery whose object the gate holds, by whatever way it came to be due."""
+    row = session.execute(
+        select(tables.Delivery).where(tables.Delivery.id == delivery_id).with_for_update()
+    ).scalar_one()
+    if row.state is DeliveryState.WAITING:
+        row.state, row.next_attempt_at = DeliveryState.REFUSED, None
+        row.last_error = held_words(row.document.faults)
+
+
+def release_held(session: Session, document_id: int, *, by: str, reason: str, now: dt.datetime) -> tuple[int, ...]:
+    """Let an object go that the conformance gate holds; the caller writes it into the audit trail.
+
+    Returns:
+        The deliveries that are due now. The caller asks for their attempts.
+
+    Raises:
+        NotFound: the gate holds no such object.
+        NotAllowed: no reason is given.
+    """
+    if not reason.strip():
+        raise NotAllowed("Say why this object may be sent although the conformance gate holds it.")
+    row = session.execute(
+        select(tables.Document).where(tables.Document.id == document_id).with_for_update()
+    ).scalar_one_or_none()
+    if row is None or not document_record(row).is_held:
+        raise NotFound("The conformance gate holds no such object.")
+    row.released_by, row.release_reason, row.released_at = by, reason.strip(), now
+    due = session.scalars(
+        select(tables.Delivery)
+        .where(tables.Delivery.document_id == document_id, tables.Delivery.state == DeliveryState.REFUSED)
+        .order_by(tables.Delivery.id)
+        .with_for_update()
+    ).all()
+    for delivery in due:
+        delivery.state, delivery.next_attempt_at = DeliveryState.WAITING, now + ATTEMPT_LEASE
+    return tuple(delivery.id for delivery in due)
+
+
+def add_filtered(session: Session, document_id: int, destinations: Sequence[str]) -> None:
+    """Deliveries that are not made, because the destination is configured not to get objects of this kind."""
+    for destination in dict.fromkeys(destinations):
+        session.execute(
+            insert(tables.Delivery)
+            .values(
+                document_id=document_id,
+                destination=destination,
+                state=DeliveryState.FILTERED,
+                attempts=0,
+                next_attempt_at=None,
+                last_error=None,
+            )
+            .on_conflict_do_nothing(index_elements=["document_id", "destination"])
+        )
 
 
 def take_due(session: Session, now: dt.datetime, limit: int = 100) -> tuple[int, ...]:
@@ -183,6 +272,8 @@ def try_again(session: Session, delivery_id: int, now: dt.datetime) -> None:
         raise NotFound("No such delivery waits or was refused.")
     if delivery_record(row).is_held:
         raise NotFound("This delivery waits for a person's signature; nothing unsigned goes to its destination.")
+    if document_record(row.document).is_held:
+        raise NotFound("The conformance gate holds this object; an administrator can send it all the same.")
     row.state = DeliveryState.WAITING
     row.next_attempt_at = now
 
@@ -209,6 +300,8 @@ def document_record(row: tables.Document) -> Document:
         sop_class_uid=row.sop_class_uid,
         content=row.content,
         sha256=row.sha256,
+        faults=tuple(row.faults),
+        released=row.released_at is not None,
     )
 
 

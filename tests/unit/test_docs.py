@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import io
+import json
 import re
 import shlex
 import tomllib
@@ -37,7 +38,10 @@ from fhir_records.fhir_api.parameters import PARAMETERS
 from fhir_records.fhir_api.search import DEFAULT_COUNT, MAX_COUNT
 from fhir_records.jobs import Job, Queue
 from fhir_records.model import Role
-from fhir_records.renderings import dicom_sr
+from fhir_records.renderings import dicom_file, dicom_sr
+from fhir_records.renderings.conformance.enumerated import MODALITY
+from fhir_records.renderings.conformance.iod import written_classes
+from fhir_records.renderings.kinds import FIRST_SERIES_NUMBER, KIND_OF_WORD
 from fhir_records.store import users, web_sessions
 from tests.unit.fhir_records.renderings.sr_reports import PRESENT, header, report_of
 from tests.unit.markdown import anchors, code_blocks, headings, links, plain, section, table
@@ -80,7 +84,9 @@ def type_words(annotation: Any) -> str:
     if isinstance(annotation, types.UnionType):
         annotation = next(kind for kind in typing.get_args(annotation) if kind is not type(None))
     if typing.get_origin(annotation) is tuple:
-        return "list of texts"
+        (kind, _) = typing.get_args(annotation)
+        words = [f"`{word}`" for word in typing.get_args(kind)]
+        return f"list of {', '.join(words)}" if words else "list of texts"
     if typing.get_origin(annotation) is typing.Literal:
         words = [f"`{word}`" for word in typing.get_args(annotation)]
     elif isinstance(annotation, type) and issubclass(annotation, StrEnum):
@@ -100,7 +106,7 @@ def default_words(field: Any) -> str:
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     if isinstance(value, tuple):
-        return f"`{list(value)}`"
+        return f"`{json.dumps(value)}`"
     return f'`"{value}"`' if isinstance(value, str) else f"`{value:g}`"
 
 
@@ -294,7 +300,7 @@ def test_limits_of_associations() -> None:
         f"| Implementation Class UID | {received.IMPLEMENTATION_CLASS_UID} |",
         f"| Implementation Version Name | `{received.IMPLEMENTATION_VERSION_NAME}` |",
         f"| Largest PDU taken | {sender.max_pdu} bytes |",
-        f"| Implementation Class UID | {dicom_sr.IMPLEMENTATION_CLASS_UID} |",
+        f"| Implementation Class UID | {dicom_file.IMPLEMENTATION_CLASS_UID} |",
         f"SOP class {Comprehensive3DSRStorage},",
         f"port {settings.Dicom().port} unless configured. HTTP/1.1: port {settings.Http().port}",
     ):
@@ -360,7 +366,7 @@ def test_matching_attributes_of_dicomweb() -> None:
 
 def test_search_parameters_of_fhir() -> None:
     """The table has every type with its search parameters, and the page sizes."""
-    text = section(read("conformance.md"), "9.2 FHIR R4 (4.0.1)")
+    text = section(read("conformance.md"), "9.4 FHIR R4 (4.0.1)")
     documented = {plain(row[0]): plain(row[1]).split(", ") for row in table(text, "type")}
     assert documented == {type: [parameter.name for parameter in found] for type, found in PARAMETERS.items()}
     assert f"({DEFAULT_COUNT} unless given, at most {MAX_COUNT};" in text
@@ -373,6 +379,15 @@ def concepts(item: Dataset) -> Iterator[str]:
     for child in item.get("ContentSequence", ()):
         if child.RelationshipType != "HAS ACQ CONTEXT":  # TID 1602, named in the row of its group
             yield from concepts(child)
+
+
+def test_objects_that_are_created() -> None:
+    """The table of objects has the SOP classes, modalities and series numbers of the renderings, and no others."""
+    rows = table(section(read("conformance.md"), "9.2 Other objects that are created"), "object")
+    written = {kind: FIRST_SERIES_NUMBER[kind] - 1 for kind in KIND_OF_WORD.values()}
+    assert {(plain(row[1]), plain(row[2])) for row in rows} == {(str(uid), word) for uid, word in MODALITY.items()}
+    assert sorted(plain(row[3]) for row in rows) == sorted(f"{number} + revision" for number in written.values())
+    assert {plain(row[1]) for row in rows} == set(written_classes())
 
 
 def test_content_of_the_structured_report() -> None:

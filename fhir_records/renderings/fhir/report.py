@@ -183,8 +183,8 @@ def _alternative(finding: Finding, alternative: ClassProbability) -> Json:
 
 
 def _probability(probability: float) -> Json:
-    # As percent, because systems show value and unit as they come; six digits, so that rounding makes no certainty.
-    return {"value": float(f"{probability * 100:.6g}"), "unit": "%", "system": UCUM, "code": "%"}
+    # As percent, because systems show value and unit as they come.
+    return {"value": plain_words.percent(probability), "unit": "%", "system": UCUM, "code": "%"}
 
 
 def _diagnostic_report(report: Report) -> FhirResource:

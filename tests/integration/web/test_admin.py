@@ -10,10 +10,10 @@ from sqlalchemy import select
 
 from fhir_records import tables
 from fhir_records.database import Database
-from fhir_records.model import Role, Standing
+from fhir_records.model import DeliveryState, Role, Standing
 from fhir_records.store import models, tokens
 from tests import seed
-from tests.integration.web.forms import LOCAL, Enter
+from tests.integration.web.forms import LOCAL, Enter, csrf
 from web.app import create_app
 from web.settings import WebSettings
 
@@ -66,6 +66,27 @@ def test_only_the_administrator_sees_models_on_trial(enter: Enter, database: Dat
     clinician = enter(Role.CLINICIAN)
     assert clinician.get("/admin").status_code == 403
     assert "9.9.9" not in clinician.get("/").text + clinician.get(f"/studies/{seeded.study_uid}").text
+
+
+def test_the_administrator_sends_what_the_gate_holds(enter: Enter, database: Database) -> None:
+    """A held object stands there with its faults; a reason sends it and stands in the audit trail; others may not."""
+    with database.session() as session:
+        seeded = seed.read_study(session, 1, delivery=DeliveryState.REFUSED)
+        assert seeded.document_id is not None
+        session.get_one(tables.Document, seeded.document_id).faults = ["Rows is missing; its type is 1."]
+    path, reason = f"/admin/documents/{seeded.document_id}/send", "The PACS wants it so."
+    clinician = enter(Role.CLINICIAN)
+    assert clinician.post(path, data={"csrf_token": csrf(clinician), "reason": reason}).status_code == 403
+    client = enter(Role.ADMIN)
+    text = client.get("/admin").text
+    assert "Rows is missing; its type is 1." in text and path in text
+    assert client.post(path, data={"csrf_token": csrf(client), "reason": " "}).status_code == 403
+    answer = client.post(path, data={"csrf_token": csrf(client), "reason": reason}, follow_redirects=False)
+    assert answer.status_code == 303
+    assert path not in client.get("/admin").text
+    assert reason in client.get("/admin/audit").text
+    with database.session() as session:
+        assert session.get_one(tables.Delivery, seeded.delivery_id).state is DeliveryState.WAITING
 
 
 def test_the_audit_trail_is_paged_newest_first(enter: Enter, database: Database) -> None:

@@ -24,7 +24,8 @@ from fhir_records.errors import RenderingError
 from fhir_records.identities import name_uid
 from fhir_records.model import Code, Finding, Refusal, Report, ResultStatus
 from fhir_records.renderings import plain_words
-from fhir_records.renderings.dicom_sr import IMPLEMENTATION_CLASS_UID, document_uid, render_sr
+from fhir_records.renderings.dicom_file import IMPLEMENTATION_CLASS_UID
+from fhir_records.renderings.dicom_sr import document_uid, render_sr
 from tests.unit.fhir_records.renderings.sr_reports import (
     ABSENT,
     ALGORITHM,

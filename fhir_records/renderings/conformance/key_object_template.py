@@ -1,0 +1,32 @@
+"""TID 2010, the Key Object Selection, as rows (PS3.16 annex A)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fhir_records.renderings.conformance.content_tree import Row, Template
+from fhir_records.renderings.conformance.report_template import (
+    CODE,
+    CONTAINS,
+    IMAGE,
+    LANGUAGE,
+    MODIFIER,
+    OBSERVERS,
+    TEXT,
+    dcm,
+)
+
+# CID 7010: of interest, and the rejection notes of Imaging Object Change Management (PS3.16, CID 7011 for the reasons).
+TITLES: Final = dcm("113000", "113001", "113013", "113018", "113030", "113035", "113036", "113037", "113038", "113039")
+
+TID_2010: Final = Template(
+    identifier="2010",
+    titles=TITLES,
+    rows=(
+        Row("TID 2010, Document Title Modifier", MODIFIER, CODE, dcm("113011"), most=None),
+        *(Row(row.name, row.relationship, row.value_types, row.concepts, children=row.children) for row in LANGUAGE),
+        *OBSERVERS,
+        Row("TID 2010, Key Object Description", CONTAINS, TEXT, dcm("113012")),
+        Row("TID 2010, key object", CONTAINS, IMAGE | {"COMPOSITE", "WAVEFORM"}, least=1, most=None),
+    ),
+)

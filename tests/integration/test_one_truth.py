@@ -1,0 +1,310 @@
+"""One truth: any legal result says the same in every form, read back by other programs than those that wrote it.
+
+The DICOM objects are written by pydicom and highdicom and read by DCMTK's `dcm2xml`; the PDF is written by reportlab
+and read by PDFium; FHIR is read as plain JSON.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pypdfium2
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from pydicom.dataset import Dataset
+
+from fhir_records.model import (
+    Algorithm,
+    ClassProbability,
+    Code,
+    Finding,
+    Identifier,
+    Presence,
+    Refusal,
+    Report,
+)
+from fhir_records.renderings import kinds, plain_words
+from fhir_records.renderings.conformance import faults_of
+from fhir_records.renderings.fhir import render_report
+from tests.integration.object_sources import data_set, rendered
+from tests.peers import need, run_program
+from tests.unit.fhir_records.renderings.sr_reports import header, ref, report_of
+
+LETTERS = st.characters(categories=("Lu", "Ll"), max_codepoint=0x17F)
+WORD = st.text(LETTERS, min_size=2, max_size=12)
+SENTENCE = st.lists(WORD, min_size=2, max_size=12).map(lambda words: " ".join(words).capitalize() + ".")
+CODES = [
+    Code("SCT", "108369006", "Neoplasm"),
+    Code("SCT", "393564001", "Glioma"),
+    Code("SCT", "233604007", "Pneumonia"),
+    Code("SCT", "254956000", "Pituitary adenoma"),
+    Code("SCT", "840539006", "COVID-19"),
+]
+SITES = [
+    Code("SCT", "12738006", "Brain"),
+    Code("SCT", "39607008", "Lung"),
+    Code("SCT", "56329008", "Pituitary"),
+    Code("SCT", "85562004", "Hand"),
+]
+PROBABILITY = st.floats(0, 1)
+ALGORITHMS = st.builds(
+    Algorithm,
+    name=st.from_regex(r"[a-z][a-z_]{2,20}", fullmatch=True),
+    version=st.from_regex(r"[0-9]{1,2}\.[0-9]{1,2}\.[0-9]{1,2}", fullmatch=True),
+    title=st.lists(WORD, min_size=1, max_size=3).map(" ".join),
+    manufacturer=WORD,
+    device_uid=st.integers(1, 2**127).map("2.25.{}".format),
+    weights_sha256=st.just("ab" * 32),
+)
+# Undetermined is what a refusal says; a model's finding is present or absent.
+FINDINGS = st.builds(
+    Finding,
+    label=WORD,
+    code=st.sampled_from(CODES),
+    presence=st.sampled_from([Presence.PRESENT, Presence.ABSENT]),
+    probability=PROBABILITY,
+    site=st.sampled_from(SITES),
+    key_images=st.just(()),
+    limits=st.lists(SENTENCE, max_size=3).map(tuple),
+    alternatives=st.lists(
+        st.builds(ClassProbability, WORD, st.sampled_from(CODES), st.sampled_from(list(Presence)[:2]), PROBABILITY),
+        max_size=3,
+    ).map(tuple),
+    tracking_id=WORD,
+    tracking_uid=st.just("2.25.31415926535897932384626433832795028841"),
+)
+REFUSALS = st.builds(
+    Refusal,
+    code=st.just("modality"),
+    sentence=SENTENCE.map(lambda text: f"Not read, because {text[:1].lower()}{text[1:]}"),
+    question=st.sampled_from(CODES),
+    site=st.sampled_from(SITES),
+)
+INSTANTS = st.integers(1_600_000_000_000_000, 3_000_000_000_000_000).map(
+    lambda microseconds: dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=microseconds)
+)
+
+
+@st.composite
+def reports(draw: st.DrawFn) -> tuple[Report, list[Dataset]]:
+    """A report that says anything that a result may say, and the headers of its images."""
+    patient_id, family, given_name = draw(WORD), draw(WORD), draw(WORD)
+    told = {"PatientID": patient_id, "PatientName": f"{family}^{given_name}", "SpecificCharacterSet": "ISO_IR 192"}
+    evidence = [header(number, **told) for number in range(1, draw(st.integers(1, 3)) + 1)]
+    report = report_of(evidence, draw(FINDINGS | REFUSALS), key_images=[ref(evidence[-1])])
+    patient = replace(
+        report.study.patient, name=f"{family}^{given_name}", identifiers=(Identifier(patient_id, "HOSP"),)
+    )
+    algorithm = draw(ALGORITHMS)
+    return (
+        replace(
+            report,
+            study=replace(report.study, patient=patient),
+            read=replace(report.read, model=algorithm.name, model_version=algorithm.version),
+            result=replace(report.result, algorithm=algorithm, created_at=draw(INSTANTS)),
+        ),
+        evidence,
+    )
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a rendering says, as far as it can say it."""
+
+    question: str  # code value
+    presence: Presence
+    probability: float | None  # percent
+    patient: str
+    study: str
+    preliminary: bool
+    model: str
+    version: str
+    at: dt.datetime
+
+
+def facts_of(report: Report) -> Facts:
+    """What the result says."""
+    finding, refusal = report.result.finding, report.result.refusal
+    probability = None
+    if finding is not None and finding.probability is not None:
+        probability = min(max(round(finding.probability * 100, 2), 0.01), 99.99)
+    said = finding.code if finding else refusal.question if refusal else None
+    assert said is not None
+    return Facts(
+        question=said.value,
+        presence=finding.presence if finding else Presence.UNDETERMINED,
+        probability=probability,
+        patient=report.study.patient.identifiers[0].value,
+        study=report.study.study_uid,
+        preliminary=True,
+        model=report.result.algorithm.name,
+        version=report.result.algorithm.version,
+        at=report.result.created_at,
+    )
+
+
+# --- reading back -------------------------------------------------------------------------------------------------
+
+Item = Mapping[str, Any]
+CODE_OF_PRESENCE = {"52101004": Presence.PRESENT, "272519000": Presence.ABSENT, "373068000": Presence.UNDETERMINED}
+
+
+def dcmtk(content: bytes) -> Item:
+    """The object's data set as DCMTK reads it: keyword to text, or to the items of a sequence."""
+    need("dcm2xml")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "object.dcm"
+        path.write_bytes(content)
+        run = run_program("dcm2xml", str(path), str(path.with_suffix(".xml")))
+        assert run.status == 0, run.output
+        root = ElementTree.parse(path.with_suffix(".xml")).getroot()
+    found = root.find("data-set")
+    assert found is not None
+    return item_of(found)
+
+
+def item_of(node: ElementTree.Element) -> Item:
+    made: dict[str, Any] = {}
+    for child in node:
+        if child.tag == "element":
+            made[child.attrib["name"]] = child.text or ""
+        elif child.tag == "sequence":
+            made[child.attrib["name"]] = [item_of(one) for one in child if one.tag == "item"]
+    return made
+
+
+def walk(item: Item) -> Iterator[Item]:
+    for child in item.get("ContentSequence", ()):
+        yield child
+        yield from walk(child)
+
+
+def texts_of(item: Item) -> Iterator[str]:
+    for value in item.values():
+        if isinstance(value, str):
+            yield value
+        else:
+            for one in value:
+                yield from texts_of(one)
+
+
+def said_by(tree: Item, code: str) -> list[Item]:
+    """The content items with this concept name."""
+    return [one for one in walk(tree) if one.get("ConceptNameCodeSequence", [{}])[0].get("CodeValue") == code]
+
+
+def from_sr(ds: Item) -> Facts:
+    """The structured report's facts."""
+    question = said_by(ds, "121071")[0]["ConceptCodeSequence"][0]["CodeValue"]
+    (answer,) = [one for one in said_by(ds, question) if one["ValueType"] == "CODE"]
+    numbers = [one for one in said_by(ds, "122157") if one["ValueType"] == "NUM"]
+    return Facts(
+        question=question,
+        presence=CODE_OF_PRESENCE[answer["ConceptCodeSequence"][0]["CodeValue"]],
+        probability=float(numbers[0]["MeasuredValueSequence"][0]["NumericValue"]) if numbers else None,
+        patient=ds["PatientID"],
+        study=ds["StudyInstanceUID"],
+        preliminary=(ds["PreliminaryFlag"], ds["VerificationFlag"]) == ("PRELIMINARY", "UNVERIFIED"),
+        model=said_by(ds, "111001")[0]["TextValue"],
+        version=said_by(ds, "111003")[0]["TextValue"],
+        at=written_at(ds),
+    )
+
+
+def written_at(ds: Item) -> dt.datetime:
+    """When the model made it, as the object says in UTC; the content's own date and time are the same instant."""
+    said = dt.datetime.strptime(ds["ContributingEquipmentSequence"][0]["ContributionDateTime"], "%Y%m%d%H%M%S.%f%z")
+    time = ds["ContentTime"] if "." in ds["ContentTime"] else f"{ds['ContentTime']}.0"
+    content = dt.datetime.strptime(f"{ds['ContentDate']}{time}+0000", "%Y%m%d%H%M%S.%f%z")
+    assert content == said
+    return said
+
+
+def from_fhir(resources: Mapping[str, Any]) -> Facts:
+    """The facts of Observation, Patient, ImagingStudy and Device together."""
+    seen, device = resources["Observation"], resources["Device"]
+    answer = seen.get("valueCodeableConcept")
+    numbers = [
+        part["valueQuantity"]["value"]
+        for part in seen.get("component", ())
+        if part["code"].get("coding", [{}])[0].get("code") == "122157"
+    ]
+    names = {entry["type"]: entry["name"] for entry in device["deviceName"]}
+    study = resources["ImagingStudy"]["identifier"][0]["value"]
+    assert ("dataAbsentReason" in seen) == (answer is None)
+    return Facts(
+        question=seen["code"]["coding"][0]["code"],
+        presence=CODE_OF_PRESENCE[answer["coding"][0]["code"]] if answer else Presence.UNDETERMINED,
+        probability=float(numbers[0]) if numbers else None,
+        patient=next(one["value"] for one in resources["Patient"]["identifier"] if one["value"].isalpha()),
+        study=study.removeprefix("urn:oid:"),
+        preliminary=seen["status"] == ("preliminary" if answer else "cancelled"),
+        model=names["model-name"],
+        version=next(entry["value"] for entry in device["version"] if entry["type"]["text"] == "Model version"),
+        at=dt.datetime.fromisoformat(seen["issued"]),
+    )
+
+
+def check_words(text: str, report: Report) -> None:
+    """A flat text says no where the answer is no, not read where nothing was read, and else neither."""
+    finding = report.result.finding
+    if finding is None:
+        assert re.search(r"not read", text, re.IGNORECASE), text
+    elif finding.presence is Presence.ABSENT:
+        assert re.search(r"\bno ", text, re.IGNORECASE) or "absent" in text, text
+    else:
+        assert "present" in text, text
+
+
+# Every example starts seven programs, so that shrinking one would take minutes; what is found is small enough to read.
+@settings(
+    max_examples=25,
+    deadline=None,
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+@given(reports())
+def test_every_form_says_the_same(case: tuple[Report, list[Dataset]]) -> None:
+    """The same question, answer, probability, patient, study, status, model and time in SR, FHIR, pages and words."""
+    report, evidence = case
+    expected = facts_of(report)
+    objects = rendered(report, evidence)
+    assert {kind: faults for kind, made in objects.items() if (faults := faults_of(made.content))} == {}
+    read = {kind: dcmtk(made.content) for kind, made in objects.items()}
+    fhir = {one.type: json.loads(one.text) for one in render_report(report)}
+    assert from_sr(read[kinds.SR]) == expected
+    assert from_fhir(fhir) == expected
+
+    headline = plain_words.headline(report.result)
+    for kind, ds in read.items():
+        assert (ds["PatientID"], ds["StudyInstanceUID"]) == (expected.patient, expected.study), kind
+        assert ds["PatientName"] == report.study.patient.name, kind
+        assert (ds["SoftwareVersions"], written_at(ds)) == (expected.version, expected.at), kind
+        assert f"Model {expected.model}," in ds["ContributingEquipmentSequence"][0]["ContributionDescription"], kind
+        title = ds.get("SeriesDescription", "")
+        check_words(title, report)
+        assert "(preliminary)" in title, kind
+        if kind != kinds.ENCAPSULATED_PDF:
+            assert any(headline in text for text in texts_of(ds)), kind
+    assert read[kinds.SECONDARY_CAPTURE]["DerivationDescription"] == headline
+    assert read[kinds.SECONDARY_CAPTURE]["ImageComments"].split("\n")[0] == f"{headline.rstrip('.')}."
+
+    document = pypdfium2.PdfDocument(data_set(objects[kinds.ENCAPSULATED_PDF]).EncapsulatedDocument)
+    printed = " ".join(document[0].get_textpage().get_text_range().replace("\xa0", " ").split())
+    assert headline.rstrip(".") in printed
+    assert expected.version in printed and "NOT SIGNED" in printed
+
+    flat = (headline, fhir["DiagnosticReport"]["conclusion"], fhir["DiagnosticReport"]["result"][0]["display"], printed)
+    for text in flat:
+        check_words(text, report)
+    if expected.probability is not None:
+        assert report.result.finding is not None and report.result.finding.probability is not None
+        assert plain_words.probability_words(report.result.finding.probability) in printed
