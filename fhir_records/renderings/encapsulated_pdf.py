@@ -66,7 +66,8 @@ def render_pdf(
     ds.SOPClassUID = EncapsulatedPDFStorage
     ds.ConversionType = "WSD"  # PS3.3 section C.8.6.1: workstation
     ds.AcquisitionDateTime = ""
-    ds.BurnedInAnnotation = "NO"
+    # Has to be said here; where the shown image does not say it, the page counts as one that names the patient.
+    ds.BurnedInAnnotation = source_header.burned_in(evidence, picture.image.sop_uid if picture else None) or "YES"
     put(ds, "DocumentTitle", lo(plain_words.title(report.result)))
     ds.ConceptNameCodeSequence = [concept(codes.RADIOLOGY_REPORT)]
     ds.MIMETypeOfEncapsulatedDocument = "application/pdf"
