@@ -72,6 +72,12 @@ _FIGURES: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
         "SELECT destination, state, count(*) FROM delivery GROUP BY 1, 2",
     ),
     (
+        "wetread_objects_held",
+        "Objects that the conformance gate holds, by kind.",
+        ("kind",),
+        "SELECT kind, count(*) FROM document WHERE cardinality(faults) > 0 AND released_at IS NULL GROUP BY 1",
+    ),
+    (
         "wetread_delivery_oldest_waiting_seconds",
         "Age of the oldest delivery that still waits.",
         ("destination",),

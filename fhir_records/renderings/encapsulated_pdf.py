@@ -45,9 +45,6 @@ _BLUE: Final = HexColor("#2F7CC0")
 _VIOLET: Final = HexColor("#7C5CC4")
 _RED: Final = HexColor("#C8372D")
 
-# Attributes that an encapsulated document has no place for (PS3.3 section C.24.1).
-_NOT_IN_THIS_IOD: Final = ("SeriesDate", "SeriesTime")
-
 
 def render_pdf(
     report: Report, evidence: Sequence[Dataset], picture: KeyPicture | None, *, signer: str = ""
@@ -61,12 +58,11 @@ def render_pdf(
     ds = source_header.patient_and_study(first)
     number = FIRST_SERIES_NUMBER[ENCAPSULATED_PDF]
     add_common(ds, report, first, kind=ENCAPSULATED_PDF, modality="DOC", series_number=number)
-    for keyword in _NOT_IN_THIS_IOD:
-        delattr(ds, keyword)
     ds.SOPClassUID = EncapsulatedPDFStorage
     ds.ConversionType = "WSD"  # PS3.3 section C.8.6.1: workstation
     ds.AcquisitionDateTime = ""
-    ds.BurnedInAnnotation = "NO"
+    # Has to be said here; where the shown image does not say it, the page counts as one that names the patient.
+    ds.BurnedInAnnotation = source_header.burned_in(evidence, picture.image.sop_uid if picture else None) or "YES"
     put(ds, "DocumentTitle", lo(plain_words.title(report.result)))
     ds.ConceptNameCodeSequence = [concept(codes.RADIOLOGY_REPORT)]
     ds.MIMETypeOfEncapsulatedDocument = "application/pdf"

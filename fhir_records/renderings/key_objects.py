@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 import highdicom.sr as hd
 from highdicom.ko import KeyObjectSelection
@@ -16,9 +15,6 @@ from fhir_records.renderings.dicom_file import DicomObject, add_common, check_ev
 from fhir_records.renderings.dicom_sr import observer
 from fhir_records.renderings.image_library import concept, images_by_instance
 from fhir_records.renderings.kinds import FIRST_SERIES_NUMBER, KEY_OBJECTS
-
-# Attributes of the key object's own series and document (PS3.3 section C.17.6.1) have no place for these.
-_NOT_IN_THIS_IOD: Final = ("SeriesDate", "SeriesTime")
 
 
 def render_ko(report: Report, evidence: Sequence[Dataset]) -> DicomObject | None:
@@ -38,8 +34,6 @@ def render_ko(report: Report, evidence: Sequence[Dataset]) -> DicomObject | None
     ds = source_header.patient_and_study(first)
     number = FIRST_SERIES_NUMBER[KEY_OBJECTS]
     add_common(ds, report, first, kind=KEY_OBJECTS, modality="KO", series_number=number)
-    for keyword in _NOT_IN_THIS_IOD:
-        delattr(ds, keyword)
     ds.SOPClassUID = KeyObjectSelectionDocumentStorage
     ds.ReferencedPerformedProcedureStepSequence = []
     selected = [headers[uid] for uid in images]

@@ -2,6 +2,7 @@
 
 No page names the patient: pixels cannot be corrected when a name is, cannot be de-identified with the header, and would
 stand beside another patient's images if the object were filed wrongly. Who it is about is said by the header alone.
+What a scanner has burnt into the key image is shown with it: nobody can tell that from anatomy for certain.
 """
 
 from __future__ import annotations

@@ -43,8 +43,9 @@ def render_sc(
     ds.ConversionType = "WSD"  # PS3.3 section C.8.6.1: workstation
     ds.ImageType = ["DERIVED", "SECONDARY", "OTHER"]
     ds.PatientOrientation = ""
-    # The page names nobody: `result_page` says why.
-    ds.BurnedInAnnotation = "NO"
+    # The page's own words name nobody; what is burnt into the image that it shows, only that image's header can tell.
+    if said := source_header.burned_in(evidence, picture.image.sop_uid if picture else None):
+        ds.BurnedInAnnotation = said
     source_header.add_body_part(ds, site_of(report.result), first)
     words = "\n".join((*plain_words.sentences(report.result), report.installation.statement))
     put(ds, "ImageComments", words[:_LONGEST_LT])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -86,6 +86,18 @@ def add_body_part(ds: Dataset, site: Code, source: Dataset) -> None:
         ds.BodyPartExamined = part
     else:
         ds.Laterality = ""
+
+
+def burned_in(evidence: Sequence[Dataset], shown_uid: str | None) -> str:
+    """Whether pixels that show this image may name the patient: "YES", "NO", or "" where its header does not say.
+
+    "NO" where none is shown (PS3.3 section C.7.6.1).
+    """
+    shown = next((header for header in evidence if header.SOPInstanceUID == shown_uid), None)
+    if shown is None:
+        return "NO"
+    said = _value(shown, "BurnedInAnnotation")
+    return said if said in ("YES", "NO") else ""
 
 
 def put(ds: Dataset, keyword: str, value: Any) -> None:

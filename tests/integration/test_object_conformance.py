@@ -15,9 +15,10 @@ from pydicom.dataset import Dataset
 from fhir_records.renderings import kinds
 from fhir_records.renderings.conformance import faults_of
 from fhir_records.renderings.dicom_file import DicomObject
+from fhir_records.renderings.result_page import KeyPicture
 from tests.integration.object_sources import SAID, SOURCES, data_set, objects_about, rendered
 from tests.peers import dciodvfy, run_program
-from tests.unit.fhir_records.renderings.sr_reports import ABSENT, PRESENT, header, report_of
+from tests.unit.fhir_records.renderings.sr_reports import ABSENT, PRESENT, header, ref, report_of
 
 
 def assert_conforms(folder: Path, made: DicomObject, source: Path | None = None) -> None:
@@ -107,6 +108,18 @@ def test_empty_headers(tmp_path: Path, modality: str) -> None:
         errors, warnings = dciodvfy(path)
         assert not errors, (made.kind, errors)
         assert all("DICOMDIR" in warning for warning in warnings), (made.kind, warnings)
+
+
+@pytest.mark.parametrize(("said", "page", "pdf"), [("YES", "YES", "YES"), ("NO", "NO", "NO"), (None, None, "YES")])
+def test_what_is_burnt_into_the_key_image(said: str | None, page: str | None, pdf: str) -> None:
+    """A page never claims that its pixels are free of annotation where the image that it shows does not."""
+    evidence = [header(BurnedInAnnotation=said)]
+    picture = KeyPicture(ref(evidence[0]), np.zeros((8, 8), np.uint8), None)
+    objects = rendered(report_of(evidence, ABSENT), evidence, picture=picture)
+    assert data_set(objects[kinds.SECONDARY_CAPTURE]).get("BurnedInAnnotation") == page
+    assert data_set(objects[kinds.ENCAPSULATED_PDF]).BurnedInAnnotation == pdf
+    bare = rendered(report_of(evidence, ABSENT), evidence)
+    assert data_set(bare[kinds.SECONDARY_CAPTURE]).BurnedInAnnotation == "NO"
 
 
 def test_the_same_report_gives_the_same_bytes(test_data: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -14,10 +15,10 @@ from sqlalchemy import func, select
 from fhir_records import tables
 from fhir_records.database import Database
 from fhir_records.errors import ModelFailed
-from fhir_records.model import Installation, ReadState
-from fhir_records.store import models
+from fhir_records.model import ImageRef, Installation, ReadState, SaliencyMap
+from fhir_records.store import models, saliency
 from fhir_records.store.studies import installation_namespace
-from inference.answers import Alternative, Answer, Classified, Refused
+from inference.answers import ActivationMap, Alternative, Answer, Classified, KeyImage, Refused
 from inference.drift import InputFigures
 from inference.reading import ImageFile
 from inference.registry import RegisteredModel
@@ -158,3 +159,24 @@ def test_a_version_that_is_gone_fails_in_words(database: Database) -> None:
     with database.session() as session:
         error = session.get_one(tables.Read, read_id).error
     assert error == "The model tiny 0.0.9 is not registered on this machine."
+
+
+def test_the_maps_of_the_version_that_counts_are_kept(database: Database) -> None:
+    """A read keeps its saliency maps once, to the byte; those of the version on trial are not kept."""
+    read_id = read_in_record(database, ReadState.QUEUED)
+    image, levels = KeyImage("1.2", "1.2.3", "1.2.840.10008.5.1.4.1.1.4", 4), bytes(range(6))
+    found = ActivationMap(image, "glioma", 2, 3, 1.5, base64.b64encode(levels).decode())
+    answer = replace(_said("glioma"), activation=(found, found))
+    trial = replace(_said("glioma"), activation=(replace_label(found, "meningioma"),))
+    job = _job(database, _Reader({"0.1.0": answer, "0.2.0": trial}), _model("0.2.0"))
+    job(read_id)
+    job(read_id)
+    expected = SaliencyMap(ImageRef(*image), "glioma", 2, 3, 1.5, levels)
+    with database.session() as session:
+        assert saliency.maps_of(session, read_id) == (expected, expected)
+        assert saliency.maps_of(session, read_id + 1) == ()
+
+
+def replace_label(found: ActivationMap, label: str) -> ActivationMap:
+    """The same map, speaking for another class."""
+    return found._replace(label=label)

@@ -61,8 +61,12 @@ def _groups(root: list[Dataset]) -> Iterator[Dataset]:
 def _group_faults(group: Dataset) -> Iterator[str]:
     items = list(group.get("ContentSequence") or ())
     names = [concept_of(item) for item in items]
+    by_person = any(concept_of(item) == _OBSERVER_TYPE and _answer(item) == _PERSON for item in items)
+    if by_person and ("DCM", "121008") not in names:
+        yield "AIR: the person observer of a measurement group has no name."
     for code, words in ((("DCM", "111001"), "name"), (("DCM", "111003"), "version")):
-        if code not in names:
+        # What a person says, no algorithm does.
+        if code not in names and not by_person:
             yield f"AIR: a measurement group does not say its algorithm's {words} (TID 4019)."
     if ("SCT", "363698007") not in names:
         yield "AIR: a measurement group has no finding site."

@@ -23,6 +23,7 @@ _HOLDS: Final = {
     "DATETIME": "DateTime",
     "IMAGE": "ReferencedSOPSequence",
     "COMPOSITE": "ReferencedSOPSequence",
+    "SCOORD": "GraphicData",
     "CONTAINER": "ContinuityOfContent",
 }
 

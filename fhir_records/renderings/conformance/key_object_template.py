@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from fhir_records.renderings.conformance.content_tree import Row, Template
@@ -24,8 +25,8 @@ TID_2010: Final = Template(
     titles=TITLES,
     rows=(
         Row("TID 2010, Document Title Modifier", MODIFIER, CODE, dcm("113011"), most=None),
-        *(Row(row.name, row.relationship, row.value_types, row.concepts, children=row.children) for row in LANGUAGE),
-        *OBSERVERS,
+        # Language and observers may be left out here.
+        *(replace(row, least=0) for row in (*LANGUAGE, *OBSERVERS)),
         Row("TID 2010, Key Object Description", CONTAINS, TEXT, dcm("113012")),
         Row("TID 2010, key object", CONTAINS, IMAGE | {"COMPOSITE", "WAVEFORM"}, least=1, most=None),
     ),

@@ -106,9 +106,11 @@ _MEASUREMENT: Final = (
     Row("TID 300, property of a measurement", "HAS PROPERTIES", CODE | TEXT | NUM, most=None),
     Row("TID 300, source of a measurement", "INFERRED FROM", IMAGE | NUM, most=None),
 )
+# TID 1410: the one image, or frame, that a region was marked on.
+_REGION_OF: Final = (Row("TID 1410, image of a region", "SELECTED FROM", IMAGE, least=1),)
 _PERSON_IN_GROUP: Final = tuple(row for row in OBSERVERS if "1003" in row.name)
 
-# TID 1501, and TID 1411 where the group measures a segmented volume.
+# TID 1501; TID 1410 where a person marked a region, TID 1411 where the group measures a segmented volume.
 GROUP: Final = Row(
     "TID 1501, Measurement Group",
     CONTAINS,
@@ -133,7 +135,7 @@ GROUP: Final = Row(
         Row("TID 300, Measurement", CONTAINS, NUM, most=None, children=_MEASUREMENT),
         Row("TID 1501, Qualitative Evaluation", CONTAINS, CODE, most=None, children=_SITE_PARTS),
         Row("TID 1501, Qualitative Evaluation in words", CONTAINS, TEXT, most=None),
-        Row("TID 1501, image region", CONTAINS, _types("SCOORD", "SCOORD3D"), most=None),
+        Row("TID 1410, Image Region", CONTAINS, _types("SCOORD"), dcm("111030"), children=_REGION_OF),
     ),
 )
 

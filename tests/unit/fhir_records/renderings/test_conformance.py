@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from copy import deepcopy
 
 import pytest
 from pydicom import dcmread
@@ -173,6 +174,49 @@ def test_faults_of_other_objects(kind: str, change: Change, fault: str) -> None:
     """Whatever is wrong with a page or a selection of key objects is named."""
     found = faults_of(changed(objects()[kind], change))
     assert any(fault in one for one in found), found
+
+
+def test_what_a_person_says_needs_no_algorithm() -> None:
+    """A group whose observer is a named person passes without an algorithm; without the name it does not."""
+
+    def by_person(ds: Dataset) -> None:
+        group = next(one for one in items(ds) if concept_of(one) == ("DCM", "125007"))
+        drop("111001")(ds)
+        drop("111003")(ds)
+        drop("122405")(ds)
+        observer = deepcopy(item(ds, "121005"))
+        observer.ConceptCodeSequence[0].CodeValue = "121006"
+        name = deepcopy(observer)
+        name.ValueType, name.PersonName = "PNAME", "Curie^Marie"
+        name.ConceptNameCodeSequence[0].CodeValue = "121008"
+        del name.ConceptCodeSequence
+        group.ContentSequence = [observer, name, *group.ContentSequence]
+
+    def nobody(ds: Dataset) -> None:
+        by_person(ds)
+        drop("121008")(ds)
+
+    made = objects()[kinds.SR]
+    assert faults_of(changed(made, by_person)) == ()
+    assert "AIR: the person observer of a measurement group has no name." in faults_of(changed(made, nobody))
+
+
+def test_a_signature_is_whole() -> None:
+    """A verified document names who verified it, of which organization, and when."""
+
+    def signed(ds: Dataset) -> None:
+        observer = Dataset()
+        observer.VerifyingObserverName, observer.VerifyingOrganization = "Curie^Marie", "Hospital"
+        observer.VerificationDateTime, observer.VerifyingObserverIdentificationCodeSequence = "20260304050607", []
+        ds.VerificationFlag, ds.VerifyingObserverSequence = "VERIFIED", [observer]
+
+    def without_organization(ds: Dataset) -> None:
+        signed(ds)
+        ds.VerifyingObserverSequence[0].VerifyingOrganization = ""
+
+    made = objects()[kinds.SR]
+    assert faults_of(changed(made, signed)) == ()
+    assert "A verifying observer has no VerifyingOrganization." in faults_of(changed(made, without_organization))
 
 
 def test_no_class_that_we_do_not_write() -> None:
