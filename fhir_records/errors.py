@@ -76,6 +76,10 @@ class RenderingError(WetreadError):
     """The result could not be rendered."""
 
 
+class Outdated(WetreadError):
+    """Somebody else was faster: what you saw is no longer the newest. Look at the new state, then decide."""
+
+
 class QueryError(WetreadError):
     """The query is not valid."""
 

@@ -380,6 +380,8 @@ class Document(Base):
     sop_class_uid: Mapped[str]
     content: Mapped[bytes]
     sha256: Mapped[str]
+    withdrawn_at: Mapped[dt.datetime | None]  # since when it may not be sent any more
+    withdrawal: Mapped[str] = mapped_column(default="", server_default=text("''"))  # why: a `Withdrawal`
     created_at: Mapped[dt.datetime] = _now()
     result: Mapped[Result] = relationship()
 
@@ -401,6 +403,13 @@ class Delivery(Base):
     next_attempt_at: Mapped[dt.datetime | None]
     last_error: Mapped[str | None]
     delivered_at: Mapped[dt.datetime | None]
+    # An attempt ended without an answer after the object was sent: it may be there all the same.
+    maybe_there: Mapped[bool] = mapped_column(Boolean, default=False, server_default=text("false"))
+    withdraws: Mapped[int | None] = mapped_column(  # the delivery that this one, a rejection note, takes back
+        BigInteger, ForeignKey("delivery.id"), index=True
+    )
+    withdrawn_at: Mapped[dt.datetime | None]
+    withdrawn_by: Mapped[str | None]  # username, where a person said that it is done
     created_at: Mapped[dt.datetime] = _now()
     document: Mapped[Document] = relationship()
 
@@ -462,6 +471,8 @@ class User(Base):
     username: Mapped[str] = mapped_column(unique=True)
     display_name: Mapped[str] = mapped_column(default="")
     role: Mapped[Role]
+    person_name: Mapped[str] = mapped_column(default="", server_default=text("''"))  # as in DICOM
+    identification: Mapped[str] = mapped_column(default="", server_default=text("''"))
     password_hash: Mapped[str]
     active: Mapped[bool] = mapped_column(Boolean, default=True, server_default=text("true"))
     created_at: Mapped[dt.datetime] = _now()
@@ -501,6 +512,7 @@ class Token(Base):
     name: Mapped[str] = mapped_column(unique=True)
     scope: Mapped[str]  # SMART v2 scopes, parted by spaces
     token_sha256: Mapped[str] = mapped_column(unique=True)
+    user_id: Mapped[int | None] = mapped_column(BigInteger, ForeignKey("app_user.id"), index=True)  # for user/ scopes
     created_at: Mapped[dt.datetime] = _now()
     expires_at: Mapped[dt.datetime | None]
     revoked_at: Mapped[dt.datetime | None]

@@ -27,6 +27,10 @@ MILLIMETER: Final = Code("UCUM", "mm", "mm")  # PS3.16 CID 7181
 
 COMMENT: Final = Code("DCM", "121106", "Comment")  # PS3.16 Annex D; TID 1501, evaluations said as text
 DEVICE: Final = Code("DCM", "121007", "Device")  # PS3.16 CID 270
+OBSERVER_TYPE: Final = Code("DCM", "121005", "Observer Type")  # PS3.16 TID 1002
+PERSON: Final = Code("DCM", "121006", "Person")  # PS3.16 CID 270
+PERSON_OBSERVER_NAME: Final = Code("DCM", "121008", "Person Observer Name")  # PS3.16 TID 1003
+PERSON_OBSERVER_ORGANIZATION: Final = Code("DCM", "121009", "Person Observer's Organization Name")  # TID 1003
 PROCESSING_EQUIPMENT: Final = Code("DCM", "109102", "Processing Equipment")  # PS3.16 CID 7005
 
 IMAGING_MEASUREMENT_REPORT: Final = Code("DCM", "126000", "Imaging Measurement Report")  # PS3.16 CID 7021
