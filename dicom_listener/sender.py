@@ -271,9 +271,9 @@ def _store(assoc: Association, path: Path, kind: _Kind, node: Node) -> Dataset:
     except (ValueError, AttributeError) as error:
         raise PeerRefused("The object cannot be encoded for sending.") from error
     except (OSError, RuntimeError) as error:
-        raise PeerUnavailable(f"{node.name} ended the association.") from error
+        raise PeerUnavailable(f"{node.name} ended the association.", maybe_there=True) from error
     if "Status" not in status:
-        raise PeerUnavailable(f"{node.name} gave no answer to C-STORE.")
+        raise PeerUnavailable(f"{node.name} gave no answer to C-STORE.", maybe_there=True)
     return status
 
 

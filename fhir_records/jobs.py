@@ -53,6 +53,7 @@ class Job(StrEnum):
     READ = "read"
     RENDER = "render_result"
     DELIVER = "deliver"
+    WITHDRAW = "withdraw"
 
 
 class Queue(StrEnum):
@@ -88,11 +89,20 @@ def request_rendering(session: Session, result_id: int, *, priority: Priority = 
 
 def request_delivery(session: Session, delivery_id: int, *, priority: Priority = Priority.ROUTINE) -> None:
     """Ask for one attempt at a delivery; nothing happens where one is asked for already."""
-    with_lock = f"delivery:{delivery_id}"
+    _enqueue_once(session, Job.DELIVER, priority, delivery_id)
+
+
+def request_withdrawal(session: Session, delivery_id: int, *, priority: Priority = Priority.ROUTINE) -> None:
+    """Ask for one attempt at taking a delivered document back; nothing happens where one is asked for already."""
+    _enqueue_once(session, Job.WITHDRAW, priority, delivery_id)
+
+
+def _enqueue_once(session: Session, job: Job, priority: Priority, delivery_id: int) -> None:
+    with_lock = f"{job.value}:{delivery_id}"
     # The lock's unique index fails inside our transaction, so that only a savepoint keeps the rest of it.
     savepoint = session.begin_nested()
     try:
-        _enqueue(session, Job.DELIVER, Queue.DELIVERIES, priority, queueing_lock=with_lock, delivery_id=delivery_id)
+        _enqueue(session, job, Queue.DELIVERIES, priority, queueing_lock=with_lock, delivery_id=delivery_id)
     except AlreadyEnqueued:
         savepoint.rollback()
     else:
@@ -250,7 +260,7 @@ def sweep_stalled(session: Session, give_up: GiveUp) -> int:
     ).all()
     for job in stalled:
         deaths = job.attempts + 1
-        if job.task_name == Job.DELIVER:
+        if job.task_name in (Job.DELIVER, Job.WITHDRAW):
             # The delivery's own row asks again when its time comes, and counts its attempts.
             session.execute(text("SELECT procrastinate_finish_job_v1(:id, 'failed', true)"), {"id": job.id})
         elif deaths >= MAX_WORKER_DEATHS:

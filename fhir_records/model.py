@@ -283,6 +283,7 @@ class Signature:
     changed: bool  # whether the answer (code or presence) is another one than before
     machine_said: str  # the model's own answer in words
     note: str = ""  # the person's words
+    withdrawal: str = ""  # why it is taken back, where it was rejected: a `Withdrawal`
 
 
 @dataclass(frozen=True, slots=True)

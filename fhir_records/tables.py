@@ -393,6 +393,7 @@ class Delivery(Base):
     __table_args__ = (
         UniqueConstraint("document_id", "destination"),
         Index("ix_delivery_due", "next_attempt_at", postgresql_where=text("state = 'waiting'")),
+        Index("ix_delivery_withdrawal_open", "next_attempt_at", postgresql_where=text("state = 'withdrawal open'")),
     )
 
     id: Mapped[int] = _key()

@@ -10,6 +10,7 @@ import structlog
 
 from fhir_records.database import Database
 from fhir_records.errors import PeerRefused, PeerUnavailable
+from fhir_records.jobs import request_withdrawal
 from fhir_records.model import DeliveryState
 from fhir_records.store import deliveries
 
@@ -36,9 +37,9 @@ class Deliver:
             return
         delivery, document = found
         started = self.now()
-        state, status, detail = self._attempt(delivery.destination, document.content)
+        state, status, detail, maybe_there = self._attempt(delivery.destination, document.content)
         with self.database.session() as session:
-            deliveries.note_attempt(
+            withdrawn_meanwhile = deliveries.note_attempt(
                 session,
                 delivery_id,
                 started_at=started,
@@ -46,20 +47,24 @@ class Deliver:
                 state=state,
                 status=status,
                 detail=detail,
+                maybe_there=maybe_there,
             )
+            if withdrawn_meanwhile:
+                request_withdrawal(session, delivery_id)
         log.info("delivery attempted", destination=delivery.destination, state=state.value, status=status)
 
-    def _attempt(self, destination: str, content: bytes) -> tuple[DeliveryState, int | None, str]:
+    def _attempt(self, destination: str, content: bytes) -> tuple[DeliveryState, int | None, str, bool]:
         send = self.senders.get(destination)
         if send is None:
-            return DeliveryState.WAITING, None, "No destination of this name is configured."
+            return DeliveryState.WAITING, None, "No destination of this name is configured.", False
         try:
             status, detail = send(content)
         except PeerUnavailable as error:
-            return DeliveryState.WAITING, error.status, str(error)
+            return DeliveryState.WAITING, error.status, str(error), error.maybe_there
         except PeerRefused as error:
-            return DeliveryState.REFUSED, error.status, str(error)
+            return DeliveryState.REFUSED, error.status, str(error), False
         except Exception as error:  # boundary: whatever breaks one attempt, the delivery waits and says so
             log.exception("delivery broke", destination=destination, error=type(error).__name__)
-            return DeliveryState.WAITING, None, "An unexpected error stopped the attempt; the log has the details."
-        return DeliveryState.DELIVERED, status, detail
+            words = "An unexpected error stopped the attempt; the log has the details."
+            return DeliveryState.WAITING, None, words, True
+        return DeliveryState.DELIVERED, status, detail, False

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pydicom
 import structlog
+from sqlalchemy.orm import Session
 
 from dicom_listener.pixels import read_header
 from fhir_records import audit
@@ -16,10 +17,11 @@ from fhir_records.database import Database
 from fhir_records.errors import PixelsNotReadable, RenderingError
 from fhir_records.identities import log_id
 from fhir_records.jobs import request_delivery
-from fhir_records.model import AuditEntry, FhirResource, Installation, Report
+from fhir_records.model import AuditEntry, FhirResource, Installation, Report, ResultStatus
 from fhir_records.renderings.dicom_sr import render_sr
 from fhir_records.renderings.fhir import render_report
-from fhir_records.store import deliveries, fhir, results, steps
+from fhir_records.store import deliveries, fhir, results, steps, succession
+from workflow.superseding import in_its_place, superseded_reports, withdraw_earlier
 
 log = structlog.get_logger(__name__)
 
@@ -49,36 +51,55 @@ class RenderResult:
             if not steps.finish(session, f"result:{result_id}", 1, "render"):
                 return
             report = results.load_report(session, result_id, self.installation)
-            document = render_sr(report, self._evidence(report))
-            document_id = deliveries.add_document(
-                session,
-                result_id,
-                kind="dicom_sr",
-                variant="",
-                sop_uid=document.sop_uid,
-                sop_class_uid=document.sop_class_uid,
-                content=document.content,
-            )
-            at_once = [to for to in report.read.results_to if self.releases.get(to, "at_once") == "at_once"]
-            for delivery_id in deliveries.add_deliveries(session, document_id, at_once, self.now()):
-                request_delivery(session, delivery_id, priority=report.read.priority)
-            deliveries.add_held(session, document_id, [to for to in report.read.results_to if to not in at_once])
-            fhir.put(
-                session,
-                _not_older(report, render_report(report)),
-                patient_id=report.study.patient.id,
-                study_id=report.study.id,
-            )
+            succession.lock_study(session, report.study.id)
+            place = succession.succession(session, report.result)
+            report = in_its_place(session, report, place)
+            if place.outdated:
+                return  # a person was faster than this job: the later version is rendered, and this one goes nowhere
+            withdraw_earlier(session, report, place, self.now())
+            self._put_fhir(session, report, place)
+            if report.result.status is not ResultStatus.ENTERED_IN_ERROR and report.superseded_at is None:
+                self._send(session, report)
             audit.record(
                 session,
                 AuditEntry(
                     action="render",
                     actor="wetread",
                     study_uid=report.study.study_uid,
-                    detail={"result": result_id, "document": document.sop_uid},
+                    detail={"result": result_id, "version": report.result.version},
                 ),
             )
-        log.info("result rendered", study=log_id(report.study.study_uid), deliveries=len(report.read.results_to))
+        log.info("result rendered", study=log_id(report.study.study_uid), status=report.result.status.value)
+
+    def _send(self, session: Session, report: Report) -> None:
+        """Write the document, once, and set it on its way."""
+        document = render_sr(report, self._evidence(report))
+        document_id = deliveries.add_document(
+            session,
+            report.result.id,
+            kind="dicom_sr",
+            variant="",
+            sop_uid=document.sop_uid,
+            sop_class_uid=document.sop_class_uid,
+            content=document.content,
+        )
+        now_too = [to for to in report.read.results_to if report.result.is_signed or self._is_at_once(to)]
+        for delivery_id in deliveries.add_deliveries(session, document_id, now_too, self.now()):
+            request_delivery(session, delivery_id, priority=report.read.priority)
+        deliveries.add_held(session, document_id, [to for to in report.read.results_to if to not in now_too])
+
+    def _is_at_once(self, destination: str) -> bool:
+        return self.releases.get(destination, "at_once") == "at_once"
+
+    def _put_fhir(self, session: Session, report: Report, place: succession.Succession) -> None:
+        """Write the FHIR resources, and those of older reads again, which now say that they are superseded."""
+        for superseded in (report, *superseded_reports(session, report, place)):
+            fhir.put(
+                session,
+                _not_older(superseded, render_report(superseded)),
+                patient_id=report.study.patient.id,
+                study_id=report.study.id,
+            )
 
     def _evidence(self, report: Report) -> list[pydicom.Dataset]:
         try:

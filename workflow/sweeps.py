@@ -19,7 +19,7 @@ from dicom_listener.arrivals import CompletionRules, complete_due_studies
 from fhir_records import jobs, tables
 from fhir_records.database import Database
 from fhir_records.model import ReadState
-from fhir_records.store import deliveries, results
+from fhir_records.store import deliveries, results, withdrawals
 
 log = structlog.get_logger(__name__)
 
@@ -46,7 +46,7 @@ class Sweeper:
         Raises:
             DatabaseUnavailable: the database is away; the next sweep finds the same.
         """
-        return self._complete_studies() + self._due_reads() + self._due_deliveries() + self.stalled()
+        return self._complete_studies() + self._due_reads() + self._due_deliveries() + self._due_withdrawals() + self.stalled()
 
     def stalled(self) -> int:
         """Put back the jobs of dead workers. The supervisor does this too, for there may be no worker left."""
@@ -95,6 +95,13 @@ class Sweeper:
                 jobs.request_delivery(session, delivery_id)
         return len(due)
 
+    def _due_withdrawals(self) -> int:
+        with self.database.session() as session:
+            due = withdrawals.take_due(session, self.now())
+            for delivery_id in due:
+                jobs.request_withdrawal(session, delivery_id)
+        return len(due)
+
     def _given_up(self, session: Session, job: str, ids: Mapping[str, int]) -> None:
         if job == jobs.Job.READ:
             words = f"The worker died {jobs.MAX_WORKER_DEATHS} times while it read this study."
@@ -130,7 +137,10 @@ def _unrendered(session: Session, now: dt.datetime) -> int:
     rows = session.execute(
         select(tables.Result.id).where(
             tables.Result.created_at < now - ORPHAN_AGE,
-            ~exists().where(tables.Document.result_id == tables.Result.id),
+            # A rejected result has no document, but its step is finished all the same.
+            ~exists().where(
+                tables.Step.subject == func.concat("result:", tables.Result.id), tables.Step.name == "render"
+            ),
             ~jobs.has_job(jobs.Job.RENDER, "result_id", tables.Result.id),
         )
     ).scalars()

@@ -95,9 +95,10 @@ def title(result: Result, *, length: int = 64) -> str:
     raise RenderingError(f"A title cannot be said in {length} characters.")
 
 
-def sentences(result: Result) -> tuple[str, ...]:
+def sentences(result: Result, *, superseded: bool = False) -> tuple[str, ...]:
     """All that a reader must know, a sentence each: the answer, what limits it, who made it and how far it stands."""
-    return (f"{headline(result)}.", *_grounds(_said(result)), _made_by(result), *standing(result))
+    where_it_stands = standing(result, superseded=superseded)
+    return (f"{headline(result)}.", *_grounds(_said(result)), _made_by(result), *where_it_stands)
 
 
 def standing(result: Result, *, superseded: bool = False) -> tuple[str, ...]:
