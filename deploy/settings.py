@@ -85,6 +85,14 @@ class Inference(_Section):
     threads: int = Field(1, ge=1, le=64)
 
 
+class Signing(_Section):
+    """`[signing]`: what a person's signature says."""
+
+    signed_is_final: bool = False
+    # PS3.16 section 8; "NPI" is a US physician's number, "99" and the site's letters a scheme of its own.
+    identifier_scheme: str = Field("", max_length=16, pattern=r"^[A-Za-z0-9_.-]*$")
+
+
 class Caller(_Section):
     """`[[caller]]`: who may send."""
 
@@ -136,6 +144,7 @@ class File(_Section):
     http: Http = Http()
     hl7: Hl7 = Hl7()
     inference: Inference = Inference()
+    signing: Signing = Signing()
     caller: tuple[Caller, ...] = ()
     destination: tuple[Destination, ...] = ()
     orthanc: tuple[Orthanc, ...] = ()

@@ -69,7 +69,12 @@ def installation_of(settings: Settings, database: Database) -> Installation:
     with database.session() as session:
         namespace = installation_namespace(session)
     site = settings.file.site
-    return Installation(namespace=namespace, statement=site.statement, organization=site.organization)
+    return Installation(
+        namespace=namespace,
+        statement=site.statement,
+        organization=site.organization,
+        signed_is_final=settings.file.signing.signed_is_final,
+    )
 
 
 def spool_of(settings: Settings) -> Spool:
@@ -119,6 +124,8 @@ def web_settings(settings: Settings) -> WebSettings:
         ae_title=settings.file.dicom.ae_title,
         dicom_port=settings.file.dicom.port,
         min_free_bytes=settings.file.dicom.min_free_mb * 2**20,
+        organization=settings.file.site.organization,
+        identifier_scheme=settings.file.signing.identifier_scheme,
     )
 
 

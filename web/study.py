@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import RedirectResponse, Response
 
-from fhir_records import audit, jobs
+from fhir_records import audit, jobs, signing
 from fhir_records.database import Database
 from fhir_records.model import AuditEntry, DeliveryState, ImageRef, Role
 from fhir_records.renderings import plain_words
@@ -116,6 +116,9 @@ def study_router(auth: Auth, pages: Pages, database: Database) -> APIRouter:
             "kinds": KINDS,
             "SR": SR,
             "stuck": STUCK,
+            "may_sign": person.user.role in signing.MAY_SIGN,
+            "answers": signing.answers,
+            "signed_by": plain_words.signed_by,
         }
 
     return router

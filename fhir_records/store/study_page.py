@@ -95,6 +95,22 @@ class StudyPage:
         """The reads of the newest revision that has any."""
         return tuple(line for line in self.reads if line.read.revision == self.reads[0].read.revision)
 
+    @property
+    def signed_before(self) -> tuple[ReadHistory, ...]:
+        """Signed results of earlier images that stand until a person acts on the newer ones."""
+        if not self.reads:
+            return ()
+        settled = {
+            line.read.model
+            for line in self.current
+            if line.newest is not None and line.newest.result.is_signed
+        }
+        standing: dict[str, ReadHistory] = {}
+        for line in self.reads[len(self.current) :]:
+            if line.newest is not None and line.newest.result.is_signed and line.read.model not in settled:
+                standing.setdefault(line.read.model, line)
+        return tuple(standing.values())
+
 
 def study_page(session: Session, study_uid: str) -> StudyPage:
     """All about the study with this Study Instance UID.
