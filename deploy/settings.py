@@ -111,6 +111,9 @@ class Destination(_Section):
     storage_commitment: bool = False
     release: Literal["at_once", "after_signing"] = "at_once"
     withdraw: Literal["iocm", "orthanc_rest", "manual"] = "manual"
+    orthanc: str = ""  # for orthanc_rest: the [[orthanc]] through whose REST API is deleted
+    rejection_title: Literal["113037", "113001"] = "113037"  # PS3.16 CID 7010
+    rejection_reason: Literal["111218", "111219", "111220", "111221"] = "111220"  # PS3.16 CID 7011, for 113001
     timeout_seconds: Seconds = 30
 
 
@@ -122,6 +125,7 @@ class Orthanc(_Section):
     username: str = ""
     password: str = ""
     poll_seconds: Seconds = 2
+    withdraw: Literal["orthanc_rest", "manual"] = "manual"
     timeout_seconds: Seconds = 30
 
 
@@ -156,6 +160,14 @@ class File(_Section):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"names of [[destination]] and [[orthanc]] must differ; given twice: {', '.join(twice)}")
+        archives = [orthanc.name for orthanc in self.orthanc]
+        for destination in self.destination:
+            if destination.withdraw == "orthanc_rest" and destination.orthanc not in archives:
+                known = ", ".join(archives) or "none"
+                raise ValueError(
+                    f'[[destination]] "{destination.name}": withdraw = "orthanc_rest" needs orthanc = the name of an'
+                    f" [[orthanc]]; it is {destination.orthanc!r}, configured are: {known}"
+                )
         routes = [route.name for route in self.route]
         if len(set(routes)) < len(routes):
             raise ValueError("names of [[route]] must differ")

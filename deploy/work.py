@@ -34,6 +34,7 @@ from workflow.reading import Reader, ReadStudy
 from workflow.rendering import RenderResult
 from workflow.routing import CurrentRouter, ModelVersion, Route, Router, RouteRevision
 from workflow.sweeps import Sweeper
+from workflow.withdrawal import ByDeletion, ByNote, Way, Withdraw
 
 log = structlog.get_logger(__name__)
 
@@ -90,6 +91,20 @@ def destinations(settings: Settings) -> Mapping[str, Send]:
     return ways
 
 
+def ways_to_withdraw(settings: Settings) -> Mapping[str, Way]:
+    """How each destination's objects are taken back, by its name."""
+    ways: dict[str, Way] = {}
+    for entry in settings.file.destination:
+        if entry.withdraw == "iocm":
+            ways[entry.name] = ByNote(entry.rejection_title, entry.rejection_reason)
+        elif entry.withdraw == "orthanc_rest":
+            ways[entry.name] = ByDeletion(partial(orthanc.remove, orthanc_node(settings, entry.orthanc)))
+    for archive in settings.file.orthanc:
+        if archive.withdraw == "orthanc_rest":
+            ways[archive.name] = ByDeletion(partial(orthanc.remove, orthanc_node(settings, archive.name)))
+    return ways
+
+
 def _store(node: Node, told: SenderSettings, content: bytes) -> tuple[int, str]:
     outcome = sender.send(content, node, told)
     return outcome.status, outcome.meaning
@@ -127,12 +142,14 @@ def handlers(parts: WorkerParts) -> Mapping[Job, Handler]:
     read = ReadStudy(database, parts.reader, parts.models, installation, path_of, now)
     render = RenderResult(database, installation, path_of, now, releases)
     deliver = Deliver(database, parts.senders, now)
+    withdraw = Withdraw(database, installation, ways_to_withdraw(settings), now)
     # Procrastinate looks at a task's own signature, so it gets functions, not the callable records themselves.
     return {
         Job.ROUTE: lambda revision_id: RouteRevision(database, router(), installation, look)(revision_id),
         Job.READ: lambda read_id: read(read_id),
         Job.RENDER: lambda result_id: render(result_id),
         Job.DELIVER: lambda delivery_id: deliver(delivery_id),
+        Job.WITHDRAW: lambda delivery_id: withdraw(delivery_id),
     }
 
 

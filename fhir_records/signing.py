@@ -233,8 +233,11 @@ def _check_region(session: Session, region: Region, read: tables.Read) -> None:
         wanted = f"a frame from 1 to {frames}" if frames > 1 else "no frame, for the image has only one"
         raise QueryError(f"The marked region's frame is {frame}; allowed is {wanted}.")
     columns, rows = image.columns or 0, image.rows or 0
-    inside = 0 <= region.left and 0 <= region.top
-    inside = inside and region.left + region.width <= columns and region.top + region.height <= rows
+    inside = (
+        min(region.left, region.top) >= 0
+        and region.left + region.width <= columns
+        and region.top + region.height <= rows
+    )
     if not (inside and region.width > 0 and region.height > 0):
         raise QueryError(f"The marked region is not inside the image, which has {columns} columns and {rows} rows.")
 

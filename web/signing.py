@@ -43,7 +43,9 @@ def signing_router(auth: Auth, settings: WebSettings, database: Database) -> API
     ) -> Response:
         signer = signing.signer_of(person_of(request).user, settings.organization, settings.identifier_scheme)
         with database.session() as session:
-            region = marked(session, read_id, sop_uid, frame, (left, top, width, height)) if act is Act.CORRECT else None
+            region = (
+                marked(session, read_id, sop_uid, frame, (left, top, width, height)) if act is Act.CORRECT else None
+            )
             wanted = signing.SigningRequest(
                 study_uid=study_uid,
                 read_id=read_id,

@@ -12,7 +12,7 @@ from fhir_records.database import Database
 from fhir_records.errors import PeerRefused, PeerUnavailable
 from fhir_records.jobs import request_withdrawal
 from fhir_records.model import DeliveryState
-from fhir_records.store import deliveries
+from fhir_records.store import deliveries, withdrawals
 
 log = structlog.get_logger(__name__)
 
@@ -49,6 +49,7 @@ class Deliver:
                 detail=detail,
                 maybe_there=maybe_there,
             )
+            withdrawals.follow_note(session, delivery_id, state, detail, self.now())
             if withdrawn_meanwhile:
                 request_withdrawal(session, delivery_id)
         log.info("delivery attempted", destination=delivery.destination, state=state.value, status=status)

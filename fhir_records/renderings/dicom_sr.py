@@ -40,8 +40,8 @@ def render_sr(report: Report, evidence: Sequence[Dataset]) -> DicomObject:
     `evidence` are the headers (without pixels) of `report.instances`, in the same order. The images read, or all where
     none was, stand in the image library (TID 1600); the key images in the measurement group (TID 1501).
 
-    A signed result is VERIFIED by its signer, and a finding that a person made has that person as its observer; it names
-    the reports that it takes the place of. What was rejected is not said in DICOM: it is withdrawn.
+    A signed result is VERIFIED by its signer, a finding that a person made has that person as its observer, and the
+    reports that it takes the place of are named. What was rejected is not said in DICOM: it is withdrawn.
 
     Raises RenderingError where the evidence does not match the report, there is no image to speak of, or the result is
     rejected, or signed by nobody.

@@ -114,7 +114,7 @@ def standing(result: Result, *, superseded: bool = False) -> tuple[str, ...]:
         raise RenderingError(f"A result that is {_STATUS[result.status]} names who made it so; this one does not.")
     act = f"by {signed_by(result)} on {signature.signed_at.astimezone(dt.UTC):%Y-%m-%d at %H:%M} UTC"
     if result.status is ResultStatus.ENTERED_IN_ERROR:
-        said = (_IN_ERROR, f"Rejected {act}.")
+        said: tuple[str, ...] = (_IN_ERROR, f"Rejected {act}.")
     else:
         whose = "AI finding" if result.author is None else "A person's finding"
         amended = "amended and " if result.status is ResultStatus.AMENDED else ""
@@ -137,6 +137,7 @@ def region_words(region: Region) -> str:
     columns = f"columns {region.left:g} to {region.left + region.width:g}"
     rows = f"rows {region.top:g} to {region.top + region.height:g}"
     return f"Marked: {columns}, {rows} of the image {region.image.sop_uid}{frame}."
+
 
 def patient_words(result: Result) -> str:
     """The result for the patient: what was looked for, the answer, how sure it is, and what it is not."""

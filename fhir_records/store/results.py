@@ -223,7 +223,9 @@ def result_record(row: tables.Result) -> Result:
 
 def versions_of(session: Session, read_id: int) -> tuple[Result, ...]:
     """Every document version of a read's result, the first one first."""
-    rows = session.scalars(select(tables.Result).where(tables.Result.read_id == read_id).order_by(tables.Result.version))
+    rows = session.scalars(
+        select(tables.Result).where(tables.Result.read_id == read_id).order_by(tables.Result.version)
+    )
     return tuple(result_record(row) for row in rows)
 
 

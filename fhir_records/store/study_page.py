@@ -100,11 +100,7 @@ class StudyPage:
         """Signed results of earlier images that stand until a person acts on the newer ones."""
         if not self.reads:
             return ()
-        settled = {
-            line.read.model
-            for line in self.current
-            if line.newest is not None and line.newest.result.is_signed
-        }
+        settled = {line.read.model for line in self.current if line.newest is not None and line.newest.result.is_signed}
         standing: dict[str, ReadHistory] = {}
         for line in self.reads[len(self.current) :]:
             if line.newest is not None and line.newest.result.is_signed and line.read.model not in settled:

@@ -124,6 +124,25 @@ def note_in_vain(session: Session, delivery_id: int, words: str, now: dt.datetim
     row.last_error, row.next_attempt_at = words, now + wait_after(row.attempts)
 
 
+def link_note(session: Session, note_delivery_id: int, delivery_id: int) -> None:
+    """The delivery of a rejection note takes back what another delivery brought."""
+    session.get_one(tables.Delivery, note_delivery_id).withdraws = delivery_id
+
+
+def follow_note(session: Session, note_delivery_id: int, state: DeliveryState, words: str, now: dt.datetime) -> None:
+    """What became of a rejection note decides whether what it rejects is taken back; of other deliveries, nothing."""
+    note = session.get(tables.Delivery, note_delivery_id)
+    if note is None or note.withdraws is None:
+        return
+    row = session.scalar(select(tables.Delivery).where(tables.Delivery.id == note.withdraws).with_for_update())
+    if row is None or row.state is not DeliveryState.WITHDRAWAL_OPEN:
+        return
+    if state in _THERE:
+        row.state, row.next_attempt_at, row.last_error, row.withdrawn_at = DeliveryState.WITHDRAWN, None, None, now
+    else:
+        row.last_error = f"The rejection note has not arrived there: {words}"
+
+
 def note_waits(session: Session, delivery_id: int, words: str) -> None:
     """Nothing more is done by itself: a person, or the arrival of a rejection note, ends it."""
     row = _open_row(session, delivery_id)

@@ -61,7 +61,7 @@ def issuer_system(installation: Installation, issuer: str) -> str:
 
 
 def signer_identifier(installation: Installation, signer: Signer) -> tuple[str, str]:
-    """System and value of a signer's identifier: the person's own number where the site keeps one, else the username."""
+    """System and value of a signer's identifier: the person's own number where there is one, else the username."""
     code = signer.identification
     if code is None:
         return f"urn:oid:{name_uid(installation.namespace, 'fhir', 'system', 'username')}", signer.username

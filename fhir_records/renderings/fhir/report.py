@@ -80,6 +80,7 @@ _NOT_PERFORMED: Final = MappingProxyType(
 _STUDY_REPORT: Final = Code("LN", "18748-4", "Diagnostic imaging study")
 _ARTIFICIAL_INTELLIGENCE: Final = Code("DCM", "123110", "Artificial Intelligence")  # PS3.16 Annex D
 
+
 def render_report(report: Report) -> tuple[FhirResource, ...]:
     """Patient, ImagingStudy, Device, Observation, DiagnosticReport and Provenance of one result.
 
