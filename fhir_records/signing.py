@@ -242,7 +242,9 @@ def _check_region(session: Session, region: Region, read: tables.Read) -> None:
         raise QueryError(f"The marked region is not inside the image, which has {columns} columns and {rows} rows.")
 
 
-def region_on(session: Session, read_id: int, sop_uid: str, frame: int | None, box: tuple[float, ...]) -> Region:
+def region_on(
+    session: Session, read_id: int, sop_uid: str, frame: int | None, box: tuple[float, float, float, float]
+) -> Region:
     """A region on an image of a read, by the image's SOP Instance UID.
 
     Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Annotated, Any
+from typing import Any
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field
@@ -64,11 +64,11 @@ def signing_api(auth: Auth, settings: WebSettings, database: Database) -> APIRou
         await auth.csrf(request)
         return person_of(request).user
 
-    Signing = Annotated[User, Depends(signer)]
+    by_person = Depends(signer)
     path = "/studies/{study_uid}/reads/{read_id}/signature"
 
     @router.get(path)
-    def stands(study_uid: str, read_id: int, person: Signing) -> dict[str, Any]:
+    def stands(study_uid: str, read_id: int, person: User = by_person) -> dict[str, Any]:
         signing.signer_of(person, settings.organization, settings.identifier_scheme)
         with database.session() as session:
             versions = results.versions_of(session, read_in_study(session, study_uid, read_id).id)
@@ -77,7 +77,7 @@ def signing_api(auth: Auth, settings: WebSettings, database: Database) -> APIRou
         return _shown(versions[-1]) | {"answers": [answer.label for answer in signing.answers(versions[0])]}
 
     @router.post(path, status_code=201)
-    def sign(study_uid: str, read_id: int, body: SignatureBody, person: Signing) -> dict[str, Any]:
+    def sign(study_uid: str, read_id: int, body: SignatureBody, person: User = by_person) -> dict[str, Any]:
         by = signing.signer_of(person, settings.organization, settings.identifier_scheme)
         with database.session() as session:
             read_in_study(session, study_uid, read_id)

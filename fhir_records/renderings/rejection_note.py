@@ -1,4 +1,4 @@
-"""A Key Object Selection that takes one of our objects back: the rejection note of IHE Imaging Object Change Management.
+"""A Key Object Selection that takes one of our objects back: the rejection note of IHE IOCM.
 
 It stands in the study of the object that it rejects, refers to it alone, and takes patient and study from it. The same
 withdrawal gives the same bytes, for ever. Source: IHE RAD TF-3 section 4.66, PS3.3 section A.35.4, PS3.16 TID 2010.

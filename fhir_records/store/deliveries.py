@@ -128,9 +128,11 @@ def take_due(session: Session, now: dt.datetime, limit: int = 100) -> tuple[int,
 
 
 def waiting(session: Session, delivery_id: int) -> tuple[Delivery, Document] | None:
-    """The delivery and its document, or None where it waits no longer."""
+    """The delivery and its document, or None where it waits no longer, or waits for a person's signature."""
     row = session.get(tables.Delivery, delivery_id)
     if row is None or row.state is not DeliveryState.WAITING or row.document.withdrawn_at is not None:
+        return None
+    if delivery_record(row).is_held:
         return None
     return delivery_record(row), document_record(row.document)
 

@@ -168,8 +168,8 @@ def _check_part(part: str) -> None:
         raise QueryError(f"The scope {part!r} is not one of SMART App Launch v2. {_HOW}")
     if match["level"] in {"user", "patient"}:
         raise QueryError(
-            f"The scope {part!r} needs a person. Of user/ scopes there is {SIGNING_SCOPE} alone, for a token that is made"
-            " for an account; everything else is system/."
+            f"The scope {part!r} needs a person. Of user/ scopes there is {SIGNING_SCOPE} alone, for a token that is"
+            " made for an account; everything else is system/."
         )
     if match["level"] != "system":
         raise QueryError(f"The scope {part!r} starts with no level that SMART knows. {_HOW}")

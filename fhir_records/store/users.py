@@ -177,8 +177,8 @@ def _checked_person_name(text: str) -> str:
     groups = name.split("=")
     if len(groups) > 3 or any(len(group) > 64 or group.count("^") > 4 for group in groups) or not _printable(name):
         raise AccountError(
-            f"{text!r} is no DICOM person name. Allowed: family^given^middle^prefix^suffix, up to 64 characters; two more"
-            " such groups, each after a '=', for other scripts."
+            f"{text!r} is no DICOM person name. Allowed: family^given^middle^prefix^suffix, up to 64 characters; two"
+            " more such groups, each after a '=', for other scripts."
         )
     return name
 
