@@ -30,7 +30,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from fhir_records.database import Database
 from fhir_records.errors import NotFound
 from fhir_records.model import Priority, ReadState
-from fhir_records.store import deliveries, results
+from fhir_records.store import deliveries, results, withdrawals
 
 log = structlog.get_logger(__name__)
 
@@ -199,6 +199,16 @@ def retry_delivery(session: Session, delivery_id: int) -> None:
     """
     deliveries.try_again(session, delivery_id, dt.datetime.now(dt.UTC))
     request_delivery(session, delivery_id)
+
+
+def retry_withdrawal(session: Session, delivery_id: int) -> None:
+    """Attempt an open withdrawal now.
+
+    Raises:
+        NotFound: nothing is to be taken back there.
+    """
+    withdrawals.try_again(session, delivery_id, dt.datetime.now(dt.UTC))
+    request_withdrawal(session, delivery_id)
 
 
 def queue_depths(session: Session) -> Mapping[tuple[str, str], int]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import datetime as dt
+
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import RedirectResponse, Response
 
 from fhir_records import audit, jobs
 from fhir_records.database import Database
 from fhir_records.model import AuditEntry
-from fhir_records.store import attention, models, users
+from fhir_records.store import attention, models, users, withdrawals
 from web.auth import Auth, person_of
 from web.pages import Pages
 
@@ -27,6 +29,7 @@ def admin_router(auth: Auth, pages: Pages, database: Database) -> APIRouter:
                 jobs=jobs.failed_jobs(session),
                 reads=attention.failed_reads(session),
                 deliveries=attention.stuck_deliveries(session),
+                withdrawals=withdrawals.all_open(session),
                 quarantined=attention.quarantined(session),
                 conflicts=attention.conflicts(session),
                 cursors=attention.cursors(session),
@@ -60,6 +63,21 @@ def admin_router(auth: Auth, pages: Pages, database: Database) -> APIRouter:
         with database.session() as session:
             jobs.retry_delivery(session, delivery_id)
             audit.record(session, _entry(request, "delivery tried again", delivery_id=delivery_id))
+        return RedirectResponse("/admin", status_code=303)
+
+    @router.post("/withdrawals/{delivery_id}/done")
+    def withdrawal_done(request: Request, delivery_id: int) -> Response:
+        with database.session() as session:
+            by = person_of(request).user.username
+            withdrawals.note_done(session, delivery_id, dt.datetime.now(dt.UTC), by=by)
+            audit.record(session, _entry(request, "object withdrawn", delivery_id=delivery_id))
+        return RedirectResponse("/admin", status_code=303)
+
+    @router.post("/withdrawals/{delivery_id}/retry")
+    def retry_withdrawal(request: Request, delivery_id: int) -> Response:
+        with database.session() as session:
+            jobs.retry_withdrawal(session, delivery_id)
+            audit.record(session, _entry(request, "withdrawal tried again", delivery_id=delivery_id))
         return RedirectResponse("/admin", status_code=303)
 
     return router

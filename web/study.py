@@ -21,6 +21,7 @@ from fhir_records.store.study_page import (
     study_document,
     study_page,
 )
+from fhir_records.store.withdrawals import REJECTION_NOTE
 from web.auth import Auth, person_of, require_role
 from web.kinds import shown_object
 from web.pages import VIEWER_POLICY, Pages
@@ -29,7 +30,7 @@ from web.study_objects import objects_of
 from web.worklist import etag
 
 SR = "dicom_sr"
-KINDS = {SR: "DICOM SR"}
+KINDS = {SR: "DICOM SR", REJECTION_NOTE: "Rejection note"}
 MAY_RETRY = (Role.RADIOLOGIST, Role.ADMIN)
 STUCK = (DeliveryState.WAITING, DeliveryState.REFUSED)
 

@@ -86,11 +86,13 @@ class Counts:
     quarantined: int
     conflicts: int
     held: int
+    withdrawals: int  # objects that are still to be taken back
 
     @property
     def total(self) -> int:
         """All of it."""
-        return self.failed_reads + self.refused + self.waiting + self.quarantined + self.conflicts + self.held
+        deliveries = self.refused + self.waiting + self.withdrawals
+        return self.failed_reads + deliveries + self.quarantined + self.conflicts + self.held
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,7 @@ def counts(session: Session) -> Counts:
             number(tables.QuarantinedObject.id),
             number(tables.Instance.id, tables.Instance.standing == Standing.CONFLICT),
             number(tables.Study.id, tables.Study.hold_reason.is_not(None)),
+            number(tables.Delivery.id, tables.Delivery.state == DeliveryState.WITHDRAWAL_OPEN),
         )
     ).one()
     return Counts(*row)

@@ -36,6 +36,20 @@ class OpenWithdrawal:
     attempts: int  # to take it back, in vain
 
 
+@dataclass(frozen=True, slots=True)
+class WithdrawalLine:
+    """The same without the document's bytes, for a list."""
+
+    delivery_id: int
+    destination: str
+    study_uid: str
+    kind: str
+    sop_uid: str
+    why: str  # a `Withdrawal`
+    since: dt.datetime | None
+    words: str  # why it is not yet taken back
+
+
 def withdraw(session: Session, result_ids: Iterable[int], why: Withdrawal, now: dt.datetime) -> tuple[int, ...]:
     """Let none of these results' documents be sent any more, and open what has to be taken back.
 
@@ -149,15 +163,38 @@ def note_waits(session: Session, delivery_id: int, words: str) -> None:
     row.last_error, row.next_attempt_at = words, None
 
 
-def all_open(session: Session, limit: int = 100) -> tuple[tuple[OpenWithdrawal, str], ...]:
-    """What is still to be taken back, the oldest first, each with why it is not yet."""
-    rows = session.scalars(
-        select(tables.Delivery)
-        .where(tables.Delivery.state == DeliveryState.WITHDRAWAL_OPEN)
-        .order_by(tables.Delivery.id)
+def all_open(session: Session, limit: int = 100) -> tuple[WithdrawalLine, ...]:
+    """What is still to be taken back, the oldest first."""
+    delivery, document = tables.Delivery, tables.Document
+    rows = session.execute(
+        select(
+            delivery.id,
+            delivery.destination,
+            tables.Study.study_uid,
+            document.kind,
+            document.sop_uid,
+            document.withdrawal,
+            document.withdrawn_at,
+            delivery.last_error,
+        )
+        .join(document, document.id == delivery.document_id)
+        .join(tables.Result, tables.Result.id == document.result_id)
+        .join(tables.Read, tables.Read.id == tables.Result.read_id)
+        .join(tables.Study, tables.Study.id == tables.Read.study_id)
+        .where(delivery.state == DeliveryState.WITHDRAWAL_OPEN)
+        .order_by(delivery.id)
         .limit(limit)
     )
-    return tuple((_record(row), row.last_error or "") for row in rows)
+    return tuple(WithdrawalLine(*row[:-1], row[-1] or "") for row in rows)
+
+
+def try_again(session: Session, delivery_id: int, now: dt.datetime) -> None:
+    """Make an open withdrawal due at once.
+
+    Raises:
+        NotFound: nothing is to be taken back there.
+    """
+    _open_row(session, delivery_id).next_attempt_at = now + ATTEMPT_LEASE
 
 
 def _open_row(session: Session, delivery_id: int) -> tables.Delivery:

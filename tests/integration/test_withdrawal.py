@@ -125,7 +125,7 @@ def test_by_hand_it_is_open_until_somebody_says_that_it_is_done(bench: Bench) ->
     (delivery,) = bench.deliveries()
     assert (delivery.state.value, delivery.last_error) == ("withdrawal open", BY_HAND)
     with bench.database.session() as session:
-        assert [line.delivery_id for line, _ in withdrawals.all_open(session)] == [delivery.id]
+        assert [line.delivery_id for line in withdrawals.all_open(session)] == [delivery.id]
         withdrawals.note_done(session, delivery.id, NOW, by="admin")
         with pytest.raises(NotFound):
             withdrawals.note_done(session, delivery.id, NOW, by="other")
