@@ -13,6 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
+from pynetdicom.events import EventHandlerType
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.status import GENERAL_STATUS, STORAGE_SERVICE_CLASS_STATUS
@@ -69,7 +70,7 @@ def echo(node: Node, settings: SenderSettings) -> None:
         PeerUnavailable: the node does not answer, or rejects the association.
         PeerRefused: it answers with a failure.
     """
-    with _association(node, settings, [build_context(VERIFICATION)]) as assoc:
+    with associated(node, settings, [build_context(VERIFICATION)]) as assoc:
         status = assoc.send_c_echo()
         if "Status" not in status:
             raise PeerUnavailable(f"{node.name} did not answer C-ECHO.")
@@ -87,7 +88,7 @@ def send(content: bytes | Path, node: Node, settings: SenderSettings) -> SendOut
     """
     with _as_file(content) as path:
         kind = _kind(path)
-        with _association(node, settings, _contexts([kind])) as assoc:
+        with associated(node, settings, _contexts([kind])) as assoc:
             return _outcome(_store(assoc, path, kind, node), node)
 
 
@@ -107,7 +108,7 @@ def send_files(
         if not kinds:
             yield from (_told(progress, FileOutcome(path, None, "not a DICOM file", False)) for path, _ in batch)
             continue
-        with _association(node, settings, _contexts(kinds)) as assoc:
+        with associated(node, settings, _contexts(kinds)) as assoc:
             for path, kind in batch:
                 yield _told(progress, _file_outcome(assoc, path, kind, node))
 
@@ -205,8 +206,13 @@ def _contexts(kinds: Iterable[_Kind]) -> list[PresentationContext]:
 
 
 @contextmanager
-def _association(node: Node, settings: SenderSettings, contexts: list[PresentationContext]) -> Iterator[Association]:
-    """An association with ``node``, released in the end.
+def associated(
+    node: Node,
+    settings: SenderSettings,
+    contexts: list[PresentationContext],
+    handlers: Sequence[EventHandlerType] = (),
+) -> Iterator[Association]:
+    """An association with ``node``, released in the end; ``handlers`` answer what the node asks meanwhile.
 
     Raises:
         PeerUnavailable: there is none to be had.
@@ -225,7 +231,7 @@ def _association(node: Node, settings: SenderSettings, contexts: list[Presentati
             contexts=contexts,
             ae_title=node.ae_title,
             max_pdu=settings.max_pdu,
-            evt_handlers=[(evt.EVT_CONN_OPEN, set_no_delay)],
+            evt_handlers=[(evt.EVT_CONN_OPEN, set_no_delay), *handlers],
         )
     except (OSError, RuntimeError) as error:
         raise PeerUnavailable(f"{node.name} cannot be reached.") from error

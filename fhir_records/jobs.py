@@ -54,6 +54,7 @@ class Job(StrEnum):
     RENDER = "render_result"
     DELIVER = "deliver"
     WITHDRAW = "withdraw"
+    CONFIRM = "confirm"
 
 
 class Queue(StrEnum):
@@ -95,6 +96,11 @@ def request_delivery(session: Session, delivery_id: int, *, priority: Priority =
 def request_withdrawal(session: Session, delivery_id: int, *, priority: Priority = Priority.ROUTINE) -> None:
     """Ask for one attempt at taking a delivered document back; nothing happens where one is asked for already."""
     _enqueue_once(session, Job.WITHDRAW, priority, delivery_id)
+
+
+def request_confirmation(session: Session, delivery_id: int) -> None:
+    """Ask for one question to a destination whether it keeps what was delivered."""
+    _enqueue_once(session, Job.CONFIRM, Priority.ROUTINE, delivery_id)
 
 
 def _enqueue_once(session: Session, job: Job, priority: Priority, delivery_id: int) -> None:
@@ -270,7 +276,7 @@ def sweep_stalled(session: Session, give_up: GiveUp) -> int:
     ).all()
     for job in stalled:
         deaths = job.attempts + 1
-        if job.task_name in (Job.DELIVER, Job.WITHDRAW):
+        if job.task_name in (Job.DELIVER, Job.WITHDRAW, Job.CONFIRM):
             # The delivery's own row asks again when its time comes, and counts its attempts.
             session.execute(text("SELECT procrastinate_finish_job_v1(:id, 'failed', true)"), {"id": job.id})
         elif deaths >= MAX_WORKER_DEATHS:

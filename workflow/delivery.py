@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass, field
 
 import structlog
 
 from fhir_records.database import Database
 from fhir_records.errors import PeerRefused, PeerUnavailable
-from fhir_records.jobs import request_withdrawal
+from fhir_records.jobs import request_confirmation, request_withdrawal
 from fhir_records.model import DeliveryState
-from fhir_records.store import deliveries, withdrawals
+from fhir_records.store import confirmations, deliveries, destinations, withdrawals
+
+MOST_AT_ONCE = 2  # to one destination, from all workers together
 
 log = structlog.get_logger(__name__)
 
@@ -28,16 +30,23 @@ class Deliver:
     database: Database
     senders: Mapping[str, Send]  # by name of the destination
     now: Callable[[], dt.datetime]
+    limits: Mapping[str, int] = field(default_factory=dict)  # how many at once, by name of the destination
+    confirmed: Container[str] = ()  # names of the destinations that are asked whether they keep what they took
 
     def __call__(self, delivery_id: int) -> None:
         """Make one attempt; nothing happens where the delivery waits no longer."""
         with self.database.session() as session:
             found = deliveries.waiting(session, delivery_id)
-        if found is None:
-            return
+            if found is None:
+                return
+            limit = self.limits.get(found[0].destination, MOST_AT_ONCE)
+            if not destinations.begin(session, delivery_id, limit, self.now()):
+                return  # it comes due again when there is room, or the destination goes on
         delivery, document = found
         started = self.now()
         state, status, detail, maybe_there = self._attempt(delivery.destination, document.content)
+        # A destination that gave an answer, even "I am full", is there.
+        away = state is DeliveryState.WAITING and status is None
         with self.database.session() as session:
             withdrawn_meanwhile = deliveries.note_attempt(
                 session,
@@ -49,6 +58,10 @@ class Deliver:
                 detail=detail,
                 maybe_there=maybe_there,
             )
+            destinations.end(session, delivery_id, away=away, words=detail, now=self.now())
+            if state is DeliveryState.DELIVERED and delivery.destination in self.confirmed:
+                confirmations.ask_later(session, delivery_id, self.now())
+                request_confirmation(session, delivery_id)
             withdrawals.follow_note(session, delivery_id, state, detail, self.now())
             if withdrawn_meanwhile:
                 request_withdrawal(session, delivery_id)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import structlog
@@ -19,7 +19,7 @@ from dicom_listener.arrivals import CompletionRules, complete_due_studies
 from fhir_records import jobs, tables
 from fhir_records.database import Database
 from fhir_records.model import ReadState
-from fhir_records.store import deliveries, results, withdrawals
+from fhir_records.store import confirmations, deliveries, destinations, results, withdrawals
 
 log = structlog.get_logger(__name__)
 
@@ -36,6 +36,7 @@ class Sweeper:
     database: Database
     rules: CompletionRules
     now: Callable[[], dt.datetime]
+    fallbacks: Mapping[str, destinations.Fallback] = field(default_factory=dict)  # by name of the destination
 
     def sweep(self) -> int:
         """Look once for everything that comes due by time.
@@ -101,12 +102,18 @@ class Sweeper:
                 jobs.request_delivery(session, delivery_id)
         return len(due)
 
-    def _due_withdrawals(self) -> int:
+    def _due_by_destination(self) -> int:
         with self.database.session() as session:
-            due = withdrawals.take_due(session, self.now())
-            for delivery_id in due:
+            withdrawn = withdrawals.take_due(session, self.now())
+            for delivery_id in withdrawn:
                 jobs.request_withdrawal(session, delivery_id)
-        return len(due)
+            confirmed = confirmations.take_due(session, self.now())
+            for delivery_id in confirmed:
+                jobs.request_confirmation(session, delivery_id)
+            diverted = destinations.fall_back(session, self.fallbacks, self.now())
+            for delivery_id in diverted:
+                jobs.request_delivery(session, delivery_id)
+        return len(withdrawn) + len(confirmed) + len(diverted)
 
     def _given_up(self, session: Session, job: str, ids: Mapping[str, int]) -> None:
         if job == jobs.Job.READ:
