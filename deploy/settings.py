@@ -109,6 +109,10 @@ class Destination(_Section):
     host: str = Field(min_length=1)
     port: Port
     storage_commitment: bool = False
+    read_back: bool = False  # whether the destination is asked by C-FIND for what it took
+    max_at_once: int = Field(2, ge=1, le=64)
+    fallback: str = ""  # who gets what does not arrive in time
+    fallback_after_seconds: Seconds = 3600
     release: Literal["at_once", "after_signing"] = "at_once"
     withdraw: Literal["iocm", "orthanc_rest", "manual"] = "manual"
     orthanc: str = ""  # for orthanc_rest: the [[orthanc]] through whose REST API is deleted
@@ -125,6 +129,7 @@ class Orthanc(_Section):
     username: str = ""
     password: str = ""
     poll_seconds: Seconds = 2
+    read_back: bool = False  # whether it is asked for what it took
     withdraw: Literal["orthanc_rest", "manual"] = "manual"
     timeout_seconds: Seconds = 30
 
@@ -162,6 +167,14 @@ class File(_Section):
             raise ValueError(f"names of [[destination]] and [[orthanc]] must differ; given twice: {', '.join(twice)}")
         archives = [orthanc.name for orthanc in self.orthanc]
         for destination in self.destination:
+            if destination.storage_commitment and destination.read_back:
+                raise ValueError(f'[[destination]] "{destination.name}": storage_commitment or read_back, not both')
+            if destination.fallback and (destination.fallback not in names or destination.fallback == destination.name):
+                others = ", ".join(name for name in names if name != destination.name) or "none"
+                raise ValueError(
+                    f'[[destination]] "{destination.name}": fallback is {destination.fallback!r}; others configured'
+                    f" are: {others}"
+                )
             if destination.withdraw == "orthanc_rest" and destination.orthanc not in archives:
                 known = ", ".join(archives) or "none"
                 raise ValueError(

@@ -13,11 +13,22 @@ from pathlib import Path
 import structlog
 from sqlalchemy.orm import Session
 
-from deploy.settings import Settings
-from deploy.wiring import index_of, installation_of, now, sender_settings, spool_of, sweeper_of, wait_for_database
+from deploy.settings import Destination, Settings
+from deploy.wiring import (
+    commitment_reports,
+    index_of,
+    installation_of,
+    now,
+    sender_settings,
+    spool_of,
+    sweeper_of,
+    wait_for_database,
+)
 from dicom_listener import orthanc, sender
+from dicom_listener.commitment import request_commitment
 from dicom_listener.intake import Intake
 from dicom_listener.orthanc_follower import Follower
+from dicom_listener.query import has_object
 from dicom_listener.settings import Node, SenderSettings
 from fhir_records import migrations
 from fhir_records.database import Database
@@ -29,6 +40,7 @@ from inference.live_models import LiveModels
 from inference.reading import ImageFile
 from inference.registry import RegisteredModel, Registry
 from inference.runner import ModelRunner
+from workflow.confirmation import ByCommitment, ByReadingBack, Confirm, ConfirmWay
 from workflow.delivery import Deliver, Send
 from workflow.reading import Reader, ReadStudy
 from workflow.rendering import RenderResult
@@ -84,8 +96,7 @@ def destinations(settings: Settings) -> Mapping[str, Send]:
     """A way to send for each configured destination, by its name."""
     ways: dict[str, Send] = {}
     for entry in settings.file.destination:
-        node = Node(entry.name, entry.ae_title, entry.host, entry.port, entry.timeout_seconds)
-        ways[entry.name] = partial(_store, node, sender_settings(settings))
+        ways[entry.name] = partial(_store, node_of(entry), sender_settings(settings))
     for archive in settings.file.orthanc:
         ways[archive.name] = partial(_upload, orthanc_node(settings, archive.name))
     return ways
@@ -103,6 +114,31 @@ def ways_to_withdraw(settings: Settings) -> Mapping[str, Way]:
         if archive.withdraw == "orthanc_rest":
             ways[archive.name] = ByDeletion(partial(orthanc.remove, orthanc_node(settings, archive.name)))
     return ways
+
+
+def ways_to_confirm(settings: Settings) -> Mapping[str, ConfirmWay]:
+    """How each destination is asked whether it keeps what it took, by its name."""
+    ways: dict[str, ConfirmWay] = {}
+    told = sender_settings(settings)
+    for entry in settings.file.destination:
+        node = node_of(entry)
+        if entry.storage_commitment:
+            ways[entry.name] = ByCommitment(partial(request_commitment, node, told))
+        elif entry.read_back:
+            ways[entry.name] = ByReadingBack(partial(has_object, node, told))
+    for archive in settings.file.orthanc:
+        if archive.read_back:
+            ways[archive.name] = ByReadingBack(partial(_has_instance, orthanc_node(settings, archive.name)))
+    return ways
+
+
+def node_of(entry: Destination) -> Node:
+    """The node that a destination is."""
+    return Node(entry.name, entry.ae_title, entry.host, entry.port, entry.timeout_seconds)
+
+
+def _has_instance(node: orthanc.OrthancNode, _study_uid: str, _series_uid: str, sop_uid: str) -> bool:
+    return orthanc.has_instance(node, sop_uid)
 
 
 def _store(node: Node, told: SenderSettings, content: bytes) -> tuple[int, str]:
@@ -141,7 +177,10 @@ def handlers(parts: WorkerParts) -> Mapping[Job, Handler]:
     look = partial(_look, parts, path_of)
     read = ReadStudy(database, parts.reader, parts.models, installation, path_of, now)
     render = RenderResult(database, installation, path_of, now, releases)
-    deliver = Deliver(database, parts.senders, now)
+    asked = ways_to_confirm(settings)
+    limits = {entry.name: entry.max_at_once for entry in settings.file.destination}
+    deliver = Deliver(database, parts.senders, now, limits, asked)
+    confirm = Confirm(database, asked, commitment_reports(settings, database), now)
     withdraw = Withdraw(database, installation, ways_to_withdraw(settings), now)
     # Procrastinate looks at a task's own signature, so it gets functions, not the callable records themselves.
     return {
@@ -150,6 +189,7 @@ def handlers(parts: WorkerParts) -> Mapping[Job, Handler]:
         Job.RENDER: lambda result_id: render(result_id),
         Job.DELIVER: lambda delivery_id: deliver(delivery_id),
         Job.WITHDRAW: lambda delivery_id: withdraw(delivery_id),
+        Job.CONFIRM: lambda delivery_id: confirm(delivery_id),
     }
 
 

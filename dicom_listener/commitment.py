@@ -13,7 +13,8 @@ from typing import Final
 import structlog
 from pydicom.dataset import Dataset
 from pynetdicom import build_context, evt
-from pynetdicom.events import Event
+from pynetdicom.dimse_messages import N_EVENT_REPORT_RSP  # type: ignore[attr-defined]
+from pynetdicom.events import Event, EventHandlerType
 
 from dicom_listener.sender import SUCCESS, associated
 from dicom_listener.settings import Node, SenderSettings
@@ -132,12 +133,15 @@ def request_commitment(
     reported = threading.Event()
 
     def answer(event: Event) -> tuple[int, None]:
-        status = answer_report(int(event.event_type or 0), event.event_information, node.ae_title, take)
-        reported.set()
-        return status, None
+        return answer_report(int(event.event_type or 0), event.event_information, node.ae_title, take), None
 
-    contexts = [build_context(PUSH_MODEL)]
-    with associated(node, settings, contexts, [(evt.EVT_N_EVENT_REPORT, answer)]) as assoc:
+    def sent(event: Event) -> None:
+        # Only now, lest the association be released before the report is answered.
+        if isinstance(event.message, N_EVENT_REPORT_RSP):
+            reported.set()
+
+    handlers: list[EventHandlerType] = [(evt.EVT_N_EVENT_REPORT, answer), (evt.EVT_DIMSE_SENT, sent)]
+    with associated(node, settings, [build_context(PUSH_MODEL)], handlers) as assoc:
         try:
             status, _ = assoc.send_n_action(
                 _request(transaction_uid, objects), REQUEST_COMMITMENT, PUSH_MODEL, PUSH_MODEL_INSTANCE

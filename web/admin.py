@@ -5,12 +5,14 @@ from __future__ import annotations
 import datetime as dt
 
 from fastapi import APIRouter, Depends, Request
+from sqlalchemy.orm import Session
 from starlette.responses import RedirectResponse, Response
 
 from fhir_records import audit, jobs
 from fhir_records.database import Database
+from fhir_records.errors import NotFound
 from fhir_records.model import AuditEntry
-from fhir_records.store import attention, models, users, withdrawals
+from fhir_records.store import attention, destinations, models, users, withdrawals
 from web.auth import Auth, person_of
 from web.pages import Pages
 
@@ -29,6 +31,7 @@ def admin_router(auth: Auth, pages: Pages, database: Database) -> APIRouter:
                 jobs=jobs.failed_jobs(session),
                 reads=attention.failed_reads(session),
                 deliveries=attention.stuck_deliveries(session),
+                destinations=destinations.lines(session),
                 withdrawals=withdrawals.all_open(session),
                 quarantined=attention.quarantined(session),
                 conflicts=attention.conflicts(session),
@@ -80,8 +83,28 @@ def admin_router(auth: Auth, pages: Pages, database: Database) -> APIRouter:
             audit.record(session, _entry(request, "withdrawal tried again", delivery_id=delivery_id))
         return RedirectResponse("/admin", status_code=303)
 
+    @router.post("/destinations/{name}/pause")
+    def pause(request: Request, name: str) -> Response:
+        with database.session() as session:
+            known(session, name)
+            destinations.pause(session, name, person_of(request).user.username, dt.datetime.now(dt.UTC))
+            audit.record(session, _entry(request, "destination paused", destination=name))
+        return RedirectResponse("/admin", status_code=303)
+
+    @router.post("/destinations/{name}/resume")
+    def resume(request: Request, name: str) -> Response:
+        with database.session() as session:
+            known(session, name)
+            destinations.resume(session, name, dt.datetime.now(dt.UTC))
+            audit.record(session, _entry(request, "destination resumed", destination=name))
+        return RedirectResponse("/admin", status_code=303)
+
+    def known(session: Session, name: str) -> None:
+        if name not in {line.name for line in destinations.lines(session)}:
+            raise NotFound("Nothing was ever to be delivered to a destination of this name.")
+
     return router
 
 
-def _entry(request: Request, action: str, **detail: int) -> AuditEntry:
+def _entry(request: Request, action: str, **detail: int | str) -> AuditEntry:
     return AuditEntry(action=action, actor=person_of(request).user.username, detail=detail)

@@ -47,13 +47,8 @@ class Sweeper:
         Raises:
             DatabaseUnavailable: the database is away; the next sweep finds the same.
         """
-        return (
-            self._complete_studies()
-            + self._due_reads()
-            + self._due_deliveries()
-            + self._due_withdrawals()
-            + self.stalled()
-        )
+        found = self._complete_studies() + self._due_reads() + self._due_deliveries()
+        return found + self._due_by_destination() + self.stalled()
 
     def stalled(self) -> int:
         """Put back the jobs of dead workers. The supervisor does this too, for there may be no worker left."""

@@ -1,4 +1,4 @@
-"""How destinations are doing: how many deliveries at once, which is left alone or paused, and who stands in for whom."""
+"""How destinations are doing: how many deliveries at once, which is left alone or paused, who stands in for whom."""
 
 from __future__ import annotations
 
