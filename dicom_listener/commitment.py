@@ -13,7 +13,7 @@ from typing import Final
 import structlog
 from pydicom.dataset import Dataset
 from pynetdicom import build_context, evt
-from pynetdicom.dimse_messages import N_EVENT_REPORT_RSP  # type: ignore[attr-defined]
+from pynetdicom.dimse_messages import N_EVENT_REPORT_RSP
 from pynetdicom.events import Event, EventHandlerType
 
 from dicom_listener.sender import SUCCESS, associated

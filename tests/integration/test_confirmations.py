@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 from pydicom.filebase import DicomBytesIO
+from sqlalchemy import text
 
 from dicom_listener import orthanc, sender
+from dicom_listener.arrivals import CompletionRules
 from dicom_listener.commitment import request_commitment
 from dicom_listener.query import has_object
 from dicom_listener.settings import Node, SenderSettings
@@ -26,6 +28,7 @@ from tests.integration.signed_results import INSTALLATION, NOW, Bench
 from tests.peers import OrthancPeer, free_port, orthanc_server, storescp_server, wait_until
 from workflow.confirmation import ByCommitment, ByReadingBack, Confirm, ConfirmWay, TakeCommitmentReport
 from workflow.delivery import Deliver
+from workflow.sweeps import Sweeper
 from workflow.withdrawal import ByDeletion, Withdraw
 
 TOLD = SenderSettings(ae_title="WETREAD")
@@ -370,3 +373,30 @@ def test_a_refusal_is_an_answer(bench: Bench) -> None:
         Deliver(bench.database, {"pacs": refuse}, lambda: NOW)(number)
     with bench.database.session() as session:
         assert session.query(tables.Delivery).filter_by(state="refused").count() == 4
+
+
+def test_a_sweep_asks_for_what_comes_due(bench: Bench) -> None:
+    """Open withdrawals, unconfirmed deliveries and late ones with a fallback get their jobs, once."""
+    first, second, third = due(bench, 3)
+    with bench.database.session() as session:
+        rows = {row.id: row for row in session.query(tables.Delivery)}
+        rows[first].state, rows[first].next_attempt_at = tables.DeliveryState.WITHDRAWAL_OPEN, NOW
+        rows[second].state, rows[second].confirm_at = tables.DeliveryState.DELIVERED, NOW
+        rows[third].created_at, rows[third].next_attempt_at = NOW - dt.timedelta(hours=2), LATER
+    fallbacks = {"pacs": Fallback("other", dt.timedelta(hours=1))}
+    sweeper = Sweeper(bench.database, CompletionRules(60, 3600), lambda: NOW, fallbacks)
+    with bench.database.session() as session:
+        before = jobs.queue_depths(session)[("deliveries", "todo")]
+    sweeper.sweep()
+    sweeper.sweep()
+    with bench.database.session() as session:
+        assert jobs.queue_depths(session)[("deliveries", "todo")] == before + 3
+
+
+def test_a_rejected_result_without_documents_is_not_rendered_again_and_again(bench: Bench) -> None:
+    """The reconciler sees by the finished step that nothing is to be done."""
+    bench.sign(Act.REJECT)
+    with bench.database.session() as session:
+        session.execute(text("DELETE FROM procrastinate_jobs"))
+    sweeper = Sweeper(bench.database, CompletionRules(60, 3600), lambda: LATER + dt.timedelta(days=1))
+    assert sweeper.reconcile() == 0
