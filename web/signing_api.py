@@ -16,7 +16,7 @@ from fhir_records.renderings import plain_words
 from fhir_records.store import results
 from fhir_records.store.study_page import read_in_study
 from fhir_records.store.tokens import SIGNING_SCOPE
-from web.auth import Auth, person_of, token_grant
+from web.auth import Auth, LogInNeeded, person_of, token_grant
 from web.settings import WebSettings
 
 
@@ -60,7 +60,10 @@ def signing_api(auth: Auth, settings: WebSettings, database: Database) -> APIRou
             if grant.user is None or not grant.may_sign:
                 raise NotAllowed(f"Signing needs a token that is made for an account, with the scope {SIGNING_SCOPE}.")
             return grant.user
-        auth.person(request)
+        try:
+            auth.person(request)
+        except LogInNeeded:
+            raise NotAllowed("A token is needed: Authorization: Bearer TOKEN.") from None
         await auth.csrf(request)
         return person_of(request).user
 
