@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from fhir_records import audit
 from fhir_records.database import Database
-from fhir_records.errors import PeerRefused, PeerUnavailable
+from fhir_records.errors import PeerRefused, PeerUnavailable, RenderingError
 from fhir_records.identities import log_id
 from fhir_records.jobs import request_delivery
 from fhir_records.model import AuditEntry, Installation, Withdrawal
@@ -63,11 +63,7 @@ class Withdraw:
     now: Callable[[], dt.datetime]
 
     def __call__(self, delivery_id: int) -> None:
-        """Make one attempt; nothing happens where the document is taken back already.
-
-        Raises:
-            RenderingError: the rejection note cannot be written.
-        """
+        """Make one attempt; nothing happens where the document is taken back already."""
         with self.database.session() as session:
             found = withdrawals.find_open(session, delivery_id)
         if found is None:
@@ -77,8 +73,11 @@ class Withdraw:
                 with self.database.session() as session:
                     withdrawals.note_waits(session, delivery_id, BY_HAND)
             case ByNote(title, reason):
-                with self.database.session() as session:
-                    self._send_note(session, found, title, reason)
+                try:
+                    with self.database.session() as session:
+                        self._send_note(session, found, title, reason)
+                except RenderingError as error:
+                    self._failed(found, str(error))
             case ByDeletion(delete):
                 self._delete(found, delete)
         log.info("withdrawal attempted", destination=found.destination, study=log_id(found.study_uid))

@@ -179,11 +179,8 @@ def note_attempt(
     )
     delivered = state is DeliveryState.DELIVERED
     row.maybe_there = row.maybe_there or maybe_there
-    if row.state is DeliveryState.FILTERED and row.document.withdrawn_at is not None and (delivered or maybe_there):
-        row.state, row.attempts, row.last_error = DeliveryState.WITHDRAWAL_OPEN, 0, None
-        row.delivered_at = finished_at if delivered else None
-        row.next_attempt_at = finished_at + ATTEMPT_LEASE
-        return True
+    if row.document.withdrawn_at is not None and row.state in (DeliveryState.FILTERED, DeliveryState.WITHDRAWAL_OPEN):
+        return _ended_too_late(row, delivered, finished_at)
     row.attempts += 1
     if row.state is not DeliveryState.WAITING:
         return False  # another attempt has settled it meanwhile; what it found stands
@@ -192,6 +189,18 @@ def note_attempt(
     row.delivered_at = finished_at if delivered else None
     row.next_attempt_at = finished_at + wait_after(row.attempts) if state is DeliveryState.WAITING else None
     return False
+
+
+def _ended_too_late(row: tables.Delivery, delivered: bool, finished_at: dt.datetime) -> bool:
+    """The document was withdrawn while it was being sent; whether it is to be taken back."""
+    if not (delivered or row.maybe_there):
+        row.state, row.next_attempt_at = DeliveryState.FILTERED, None
+        row.last_error = "Withdrawn while it was being sent; it did not arrive."
+        return False
+    row.state, row.attempts, row.last_error = DeliveryState.WITHDRAWAL_OPEN, 0, None
+    row.delivered_at = finished_at if delivered else None
+    row.next_attempt_at = finished_at + ATTEMPT_LEASE
+    return True
 
 
 def try_again(session: Session, delivery_id: int, now: dt.datetime) -> None:

@@ -84,14 +84,17 @@ def _close(row: tables.Delivery, why: Withdrawal, now: dt.datetime) -> bool:
     if row.state in _THERE or row.maybe_there:
         open_withdrawal(row, now)
         return True
-    if row.state is DeliveryState.WAITING:
-        # An attempt may be under way now. Where it succeeds, `deliveries.note_attempt` opens the withdrawal.
+    if row.state is DeliveryState.WAITING and row.sending_since is not None:
+        # An attempt is under way, or its worker died in it. Its end decides (`deliveries.note_attempt`); without one,
+        # the object may be there, and is taken back when the attempt is surely over.
+        open_withdrawal(row, row.sending_since)
+    elif row.state is DeliveryState.WAITING:
         row.state, row.next_attempt_at, row.last_error = DeliveryState.FILTERED, None, _WORDS[why]
     return False
 
 
 def open_withdrawal(row: tables.Delivery, now: dt.datetime) -> None:
-    """A delivered document is to be taken back."""
+    """A document that is, or may be, there is to be taken back: now where the caller asks for it, else after a lease."""
     row.state, row.attempts, row.last_error = DeliveryState.WITHDRAWAL_OPEN, 0, None
     row.next_attempt_at = now + ATTEMPT_LEASE
 

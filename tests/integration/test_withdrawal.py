@@ -13,7 +13,8 @@ from fhir_records import jobs, tables
 from fhir_records.database import Database
 from fhir_records.errors import NotFound, PeerRefused, PeerUnavailable
 from fhir_records.model import Act
-from fhir_records.store import withdrawals
+from fhir_records.store import destinations, withdrawals
+from fhir_records.store.deliveries import ATTEMPT_LEASE
 from tests.integration.signed_results import NOW, Bench
 from tests.peers import dciodvfy, dsrdump
 from workflow.delivery import Deliver
@@ -174,6 +175,45 @@ def test_a_report_that_was_being_sent_when_it_was_rejected_is_taken_back(bench: 
     assert bench.states() == ["withdrawal open"]
     with bench.database.session() as session:
         assert jobs.queue_depths(session)[("deliveries", "todo")] == 2  # the first attempt's job, and the withdrawal
+
+
+def test_an_attempt_that_fails_while_it_is_rejected_needs_no_taking_back(bench: Bench) -> None:
+    """The destination was never reached: nothing is there."""
+    bench.read()
+    (delivery,) = bench.deliveries()
+
+    def send(_: bytes) -> tuple[int, str]:
+        bench.sign(Act.REJECT)
+        raise PeerUnavailable("Cannot be reached.")
+
+    Deliver(bench.database, {"pacs": send}, lambda: NOW)(delivery.id)
+    assert bench.states() == ["filtered"]
+
+
+def test_an_attempt_whose_worker_died_is_taken_back_when_it_is_surely_over(bench: Bench) -> None:
+    """Nobody can say whether the object arrived, so the withdrawal comes due after the attempt's lease."""
+    bench.read()
+    (delivery,) = bench.deliveries()
+    with bench.database.session() as session:
+        assert destinations.begin(session, delivery.id, 1, NOW)
+    bench.sign(Act.REJECT)
+    assert bench.states() == ["withdrawal open"]
+    with bench.database.session() as session:
+        assert withdrawals.take_due(session, NOW + ATTEMPT_LEASE / 2) == ()
+        assert withdrawals.take_due(session, NOW + ATTEMPT_LEASE) == (delivery.id,)
+
+
+def test_a_note_that_cannot_be_written_says_why(bench: Bench) -> None:
+    """A stored document that is damaged leaves the withdrawal open, with the reason."""
+    bench.ways["pacs"] = ByNote("113037", "111220")
+    bench.read()
+    bench.deliver()
+    bench.sign(Act.REJECT)
+    with bench.database.session() as session:
+        session.query(tables.Document).one().content = b"damaged"
+    bench.withdraw()
+    (delivery,) = bench.deliveries()
+    assert delivery.state.value == "withdrawal open" and "cannot be read" in (delivery.last_error or "")
 
 
 def test_an_attempt_without_an_answer_counts_as_maybe_there(bench: Bench) -> None:
