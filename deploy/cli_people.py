@@ -28,18 +28,36 @@ def _password(from_stdin: bool) -> str:
 Stdin = Annotated[bool, typer.Option("--password-stdin", help="Read the password from standard input.")]
 
 
+PersonName = Annotated[
+    str | None, typer.Option(help="The name in signed DICOM documents: Family^Given^Middle^Prefix^Suffix.")
+]
+Identifier = Annotated[
+    str | None, typer.Option(help="The person's number in signed documents, in [signing] identifier_scheme.")
+]
+
+
 @users.command("add")
 def add_user(
     username: str,
     role: Annotated[Role, typer.Option(help="What the person may do.")] = Role.CLINICIAN,
     name: Annotated[str, typer.Option(help="The person's name, as it is shown.")] = "",
+    person_name: PersonName = None,
+    identifier: Identifier = None,
     password_stdin: Stdin = False,
     config: Config = None,
 ) -> None:
     """Make an account. The first one should be an administrator: --role admin."""
     password = _password(password_stdin)
     with database_of(config) as (_, database), database.session() as session:
-        user = user_store.add(session, username, password, role, name)
+        user = user_store.add(
+            session,
+            username,
+            password,
+            role,
+            name,
+            person_name=person_name or "",
+            identification=identifier or "",
+        )
         audit.record(session, AuditEntry("user added", "command line", detail={"user": user.id, "role": role.value}))
     console.print(f"{user.username} may log in as {role.value}.")
 
@@ -52,6 +70,17 @@ def set_password(username: str, password_stdin: Stdin = False, config: Config = 
         user_store.set_password(session, username, password)
         audit.record(session, AuditEntry("password set", "command line"))
     console.print("The password is set, and every session of the account is ended.")
+
+
+@users.command("signing")
+def set_signing(
+    username: str, person_name: PersonName = None, identifier: Identifier = None, config: Config = None
+) -> None:
+    """Say how signed documents name a person. What is signed already stays as it is."""
+    with database_of(config) as (_, database), database.session() as session:
+        user_store.set_signing(session, username, person_name, identifier)
+        audit.record(session, AuditEntry("signing name set", "command line"))
+    console.print(f"Documents signed by {username} from now on say so.")
 
 
 @users.command("disable")
@@ -87,13 +116,16 @@ def create_token(
     name: Annotated[str, typer.Option(help="Which program the token is for.")],
     scope: Annotated[str, typer.Option(help="SMART v2 scopes, such as system/*.rs")],
     days: Annotated[int | None, typer.Option(help="Valid for so many days; without it, until revoked.", min=1)] = None,
+    user: Annotated[str, typer.Option(help="The account whose results it signs: user/DiagnosticReport.u")] = "",
     config: Config = None,
 ) -> None:
     """Make a token and print it, and nothing else. It is shown this once."""
     expires_at = dt.datetime.now(dt.UTC) + dt.timedelta(days=days) if days else None
     with database_of(config) as (_, database), database.session() as session:
-        token = token_store.create(session, name, scope, expires_at)
-        audit.record(session, AuditEntry("token created", "command line", detail={"name": name, "scope": scope}))
+        person = user_store.find(session, user) if user else None
+        token = token_store.create(session, name, scope, expires_at, person)
+        detail = {"name": name, "scope": scope, "user": person.id if person else None}
+        audit.record(session, AuditEntry("token created", "command line", detail=detail))
     typer.echo(token)
 
 

@@ -85,6 +85,14 @@ class Inference(_Section):
     threads: int = Field(1, ge=1, le=64)
 
 
+class Signing(_Section):
+    """`[signing]`: what a person's signature says."""
+
+    signed_is_final: bool = False
+    # PS3.16 section 8; "NPI" is a US physician's number, "99" and the site's letters a scheme of its own.
+    identifier_scheme: str = Field("", max_length=16, pattern=r"^[A-Za-z0-9_.-]*$")
+
+
 class Caller(_Section):
     """`[[caller]]`: who may send."""
 
@@ -114,8 +122,15 @@ class Destination(_Section):
     port: Port
     objects: Objects = ("sr",)
     storage_commitment: bool = False
+    read_back: bool = False  # whether the destination is asked by C-FIND for what it took
+    max_at_once: int = Field(2, ge=1, le=64)
+    fallback: str = ""  # who gets what does not arrive in time
+    fallback_after_seconds: Seconds = 3600
     release: Literal["at_once", "after_signing"] = "at_once"
     withdraw: Literal["iocm", "orthanc_rest", "manual"] = "manual"
+    orthanc: str = ""  # for orthanc_rest: the [[orthanc]] through whose REST API is deleted
+    rejection_title: Literal["113037", "113001"] = "113037"  # PS3.16 CID 7010
+    rejection_reason: Literal["111218", "111219", "111220", "111221"] = "111220"  # PS3.16 CID 7011, for 113001
     timeout_seconds: Seconds = 30
 
 
@@ -128,6 +143,8 @@ class Orthanc(_Section):
     password: str = ""
     objects: Objects = ("sr",)
     poll_seconds: Seconds = 2
+    read_back: bool = False  # whether it is asked for what it took
+    withdraw: Literal["orthanc_rest", "manual"] = "manual"
     timeout_seconds: Seconds = 30
 
 
@@ -150,6 +167,7 @@ class File(_Section):
     http: Http = Http()
     hl7: Hl7 = Hl7()
     inference: Inference = Inference()
+    signing: Signing = Signing()
     caller: tuple[Caller, ...] = ()
     destination: tuple[Destination, ...] = ()
     orthanc: tuple[Orthanc, ...] = ()
@@ -161,6 +179,22 @@ class File(_Section):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"names of [[destination]] and [[orthanc]] must differ; given twice: {', '.join(twice)}")
+        archives = [orthanc.name for orthanc in self.orthanc]
+        for destination in self.destination:
+            if destination.storage_commitment and destination.read_back:
+                raise ValueError(f'[[destination]] "{destination.name}": storage_commitment or read_back, not both')
+            if destination.fallback and (destination.fallback not in names or destination.fallback == destination.name):
+                others = ", ".join(name for name in names if name != destination.name) or "none"
+                raise ValueError(
+                    f'[[destination]] "{destination.name}": fallback is {destination.fallback!r}; others configured'
+                    f" are: {others}"
+                )
+            if destination.withdraw == "orthanc_rest" and destination.orthanc not in archives:
+                known = ", ".join(archives) or "none"
+                raise ValueError(
+                    f'[[destination]] "{destination.name}": withdraw = "orthanc_rest" needs orthanc = the name of an'
+                    f" [[orthanc]]; it is {destination.orthanc!r}, configured are: {known}"
+                )
         routes = [route.name for route in self.route]
         if len(set(routes)) < len(routes):
             raise ValueError("names of [[route]] must differ")

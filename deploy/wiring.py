@@ -23,8 +23,10 @@ from fhir_records import migrations
 from fhir_records.database import Database
 from fhir_records.errors import DatabaseUnavailable
 from fhir_records.model import Installation
+from fhir_records.store.destinations import Fallback
 from fhir_records.store.studies import installation_namespace
 from web.settings import WebSettings
+from workflow.confirmation import TakeCommitmentReport
 from workflow.sweeps import Sweeper
 
 log = structlog.get_logger(__name__)
@@ -69,7 +71,12 @@ def installation_of(settings: Settings, database: Database) -> Installation:
     with database.session() as session:
         namespace = installation_namespace(session)
     site = settings.file.site
-    return Installation(namespace=namespace, statement=site.statement, organization=site.organization)
+    return Installation(
+        namespace=namespace,
+        statement=site.statement,
+        organization=site.organization,
+        signed_is_final=settings.file.signing.signed_is_final,
+    )
 
 
 def spool_of(settings: Settings) -> Spool:
@@ -119,6 +126,8 @@ def web_settings(settings: Settings) -> WebSettings:
         ae_title=settings.file.dicom.ae_title,
         dicom_port=settings.file.dicom.port,
         min_free_bytes=settings.file.dicom.min_free_mb * 2**20,
+        organization=settings.file.site.organization,
+        identifier_scheme=settings.file.signing.identifier_scheme,
     )
 
 
@@ -130,7 +139,18 @@ def completion_rules(settings: Settings) -> CompletionRules:
 
 def sweeper_of(settings: Settings, database: Database) -> Sweeper:
     """What looks for work that has come due."""
-    return Sweeper(database, completion_rules(settings), now)
+    fallbacks = {
+        entry.name: Fallback(entry.fallback, dt.timedelta(seconds=entry.fallback_after_seconds))
+        for entry in settings.file.destination
+        if entry.fallback
+    }
+    return Sweeper(database, completion_rules(settings), now, fallbacks)
+
+
+def commitment_reports(settings: Settings, database: Database) -> TakeCommitmentReport:
+    """What writes reports of storage commitment down, wherever they come in."""
+    ae_titles = {entry.name: entry.ae_title for entry in settings.file.destination if entry.storage_commitment}
+    return TakeCommitmentReport(database, ae_titles, now)
 
 
 def sender_settings(settings: Settings) -> SenderSettings:

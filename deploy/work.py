@@ -17,14 +17,25 @@ import structlog
 from sqlalchemy.orm import Session
 
 from deploy.rule_places import place_in
+from deploy.settings import Destination, Settings, parse_routes
 from deploy.settings import Route as RouteEntry
-from deploy.settings import Settings, parse_routes
-from deploy.wiring import index_of, installation_of, now, sender_settings, spool_of, sweeper_of, wait_for_database
+from deploy.wiring import (
+    commitment_reports,
+    index_of,
+    installation_of,
+    now,
+    sender_settings,
+    spool_of,
+    sweeper_of,
+    wait_for_database,
+)
 from dicom_listener import orthanc, sender
 from dicom_listener.bounded import BoundedDecoder, Bounds
+from dicom_listener.commitment import request_commitment
 from dicom_listener.intake import Intake
 from dicom_listener.orthanc_follower import Follower
 from dicom_listener.pixels import Decoder
+from dicom_listener.query import has_object
 from dicom_listener.settings import Node, SenderSettings
 from fhir_records import migrations
 from fhir_records.database import Database
@@ -37,6 +48,7 @@ from inference.live_models import LiveModels
 from inference.reading import ImageFile
 from inference.registry import RegisteredModel, Registry
 from inference.runner import ModelRunner
+from workflow.confirmation import ByCommitment, ByReadingBack, Confirm, ConfirmWay
 from workflow.delivery import Deliver, Send
 from workflow.forwarding import ForwardImages, SendFiles, Sent
 from workflow.headers import read_headers
@@ -46,6 +58,7 @@ from workflow.router import CurrentRouter, ModelVersion, Route, Router
 from workflow.routing import Look, RouteRevision
 from workflow.rule_trials import TryRules
 from workflow.sweeps import Sweeper
+from workflow.withdrawal import ByDeletion, ByNote, Way, Withdraw
 
 log = structlog.get_logger(__name__)
 
@@ -116,8 +129,7 @@ def destinations(settings: Settings) -> Mapping[str, Send]:
     """A way to send for each configured destination, by its name."""
     ways: dict[str, Send] = {}
     for entry in settings.file.destination:
-        node = Node(entry.name, entry.ae_title, entry.host, entry.port, entry.timeout_seconds)
-        ways[entry.name] = partial(_store, node, sender_settings(settings))
+        ways[entry.name] = partial(_store, node_of(entry), sender_settings(settings))
     for archive in settings.file.orthanc:
         ways[archive.name] = partial(_upload, orthanc_node(settings, archive.name))
     return ways
@@ -156,6 +168,45 @@ def _upload_all(node: orthanc.OrthancNode, paths: Sequence[Path]) -> Iterator[Se
             yield Sent(False, error.status, str(error))
         except OSError:
             yield Sent(False, None, "The file cannot be read; run `wetread doctor`.")
+
+
+def ways_to_withdraw(settings: Settings) -> Mapping[str, Way]:
+    """How each destination's objects are taken back, by its name."""
+    ways: dict[str, Way] = {}
+    for entry in settings.file.destination:
+        if entry.withdraw == "iocm":
+            ways[entry.name] = ByNote(entry.rejection_title, entry.rejection_reason)
+        elif entry.withdraw == "orthanc_rest":
+            ways[entry.name] = ByDeletion(partial(orthanc.remove, orthanc_node(settings, entry.orthanc)))
+    for archive in settings.file.orthanc:
+        if archive.withdraw == "orthanc_rest":
+            ways[archive.name] = ByDeletion(partial(orthanc.remove, orthanc_node(settings, archive.name)))
+    return ways
+
+
+def ways_to_confirm(settings: Settings) -> Mapping[str, ConfirmWay]:
+    """How each destination is asked whether it keeps what it took, by its name."""
+    ways: dict[str, ConfirmWay] = {}
+    told = sender_settings(settings)
+    for entry in settings.file.destination:
+        node = node_of(entry)
+        if entry.storage_commitment:
+            ways[entry.name] = ByCommitment(partial(request_commitment, node, told))
+        elif entry.read_back:
+            ways[entry.name] = ByReadingBack(partial(has_object, node, told))
+    for archive in settings.file.orthanc:
+        if archive.read_back:
+            ways[archive.name] = ByReadingBack(partial(_has_instance, orthanc_node(settings, archive.name)))
+    return ways
+
+
+def node_of(entry: Destination) -> Node:
+    """The node that a destination is."""
+    return Node(entry.name, entry.ae_title, entry.host, entry.port, entry.timeout_seconds)
+
+
+def _has_instance(node: orthanc.OrthancNode, _study_uid: str, _series_uid: str, sop_uid: str) -> bool:
+    return orthanc.has_instance(node, sop_uid)
 
 
 def _store(node: Node, told: SenderSettings, content: bytes) -> tuple[int, str]:
@@ -200,7 +251,6 @@ def handlers(parts: WorkerParts) -> Mapping[Job, Handler]:
     # A decoder of its own process: no image can hang or end the worker.
     display = BoundedDecoder(Bounds(processes=1)).display_frame
     render = RenderResult(database, installation, path_of, now, releases, objects, display)
-    deliver = Deliver(database, parts.senders, now)
     forward = ForwardImages(database, parts.image_senders, path_of, now)
     zone = ZoneInfo(settings.file.site.timezone)
     headers = partial(read_headers, path_of)
@@ -216,6 +266,11 @@ def handlers(parts: WorkerParts) -> Mapping[Job, Handler]:
         return router_for(settings, list(parts.models.values()), rules)
 
     try_rules = TryRules(database, rules_router, look, headers, zone, now)
+    asked = ways_to_confirm(settings)
+    limits = {entry.name: entry.max_at_once for entry in settings.file.destination}
+    deliver = Deliver(database, parts.senders, now, limits, asked)
+    confirm = Confirm(database, asked, commitment_reports(settings, database), now)
+    withdraw = Withdraw(database, installation, ways_to_withdraw(settings), now)
     # Procrastinate looks at a task's own signature, so it gets functions, not the callable records themselves.
     return {
         Job.ROUTE: route,
@@ -224,6 +279,8 @@ def handlers(parts: WorkerParts) -> Mapping[Job, Handler]:
         Job.DELIVER: lambda delivery_id: deliver(delivery_id),
         Job.FORWARD: lambda forward_id: forward(forward_id),
         Job.TRY_RULES: lambda trial_id: try_rules(trial_id),
+        Job.WITHDRAW: lambda delivery_id: withdraw(delivery_id),
+        Job.CONFIRM: lambda delivery_id: confirm(delivery_id),
     }
 
 

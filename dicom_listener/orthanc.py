@@ -114,6 +114,10 @@ class _Client(OrthancApiClient):  # type: ignore[misc]  # the library is not typ
         """POST with the node's time limit."""
         return self._answer(super().post(endpoint, timeout=self._timeout_s, **options))
 
+    def delete(self, endpoint: str, **options: Any) -> requests.Response:
+        """DELETE with the node's time limit."""
+        return self._answer(super().delete(endpoint, timeout=self._timeout_s, **options))
+
     @staticmethod
     def _answer(response: requests.Response | None) -> requests.Response:
         # The library gives None where requests raised what it does not know, a broken transfer for one.
@@ -281,3 +285,40 @@ def upload(node: OrthancNode, content: bytes) -> UploadOutcome:
         return UploadOutcome.ALREADY_STORED
     # "FilteredOut": a filter of the site's own said no.
     raise PeerRefused(f"Orthanc {node.name} did not keep the object.")
+
+
+def has_instance(node: OrthancNode, sop_uid: str) -> bool:
+    """Whether Orthanc keeps the object with this SOP Instance UID.
+
+    Raises:
+        PeerUnavailable: Orthanc does not answer.
+        PeerRefused: Orthanc refuses the log-in or the request.
+    """
+    with _connected(node) as client:
+        return bool(_ids_of(client, node, sop_uid))
+
+
+def remove(node: OrthancNode, sop_uid: str) -> int:
+    """Delete the object with this SOP Instance UID from Orthanc, and see that it is gone.
+
+    Returns:
+        How many were deleted; 0 where it was not there.
+
+    Raises:
+        PeerUnavailable: Orthanc does not answer, or has it still.
+        PeerRefused: Orthanc refuses the log-in or the request.
+    """
+    with _connected(node) as client:
+        found = _ids_of(client, node, sop_uid)
+        for orthanc_id in found:
+            client.instances.delete(orthanc_id, ignore_errors=True)
+        if found and _ids_of(client, node, sop_uid):
+            raise PeerUnavailable(f"Orthanc {node.name} has the object still, after it was deleted.")
+    return len(found)
+
+
+def _ids_of(client: _Client, node: OrthancNode, sop_uid: str) -> list[str]:
+    try:
+        return [str(orthanc_id) for orthanc_id in client.lookup(sop_uid, filter="Instance")]
+    except (KeyError, TypeError, ValueError) as error:
+        raise _malformed(node) from error

@@ -13,6 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
+from pynetdicom.events import EventHandlerType
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.status import GENERAL_STATUS, STORAGE_SERVICE_CLASS_STATUS
@@ -72,7 +73,7 @@ def echo(node: Node, settings: SenderSettings) -> None:
         PeerUnavailable: the node does not answer, or rejects the association.
         PeerRefused: it answers with a failure.
     """
-    with _association(node, settings, [build_context(VERIFICATION)]) as assoc:
+    with associated(node, settings, [build_context(VERIFICATION)]) as assoc:
         status = assoc.send_c_echo()
         if "Status" not in status:
             raise PeerUnavailable(f"{node.name} did not answer C-ECHO.")
@@ -90,7 +91,7 @@ def send(content: bytes | Path, node: Node, settings: SenderSettings) -> SendOut
     """
     with _as_file(content) as path:
         kind = _kind(path)
-        with _association(node, settings, _contexts([kind])) as assoc:
+        with associated(node, settings, _contexts([kind])) as assoc:
             return _outcome(_store(assoc, path, kind, node), node)
 
 
@@ -118,7 +119,7 @@ def send_files(
         if not kinds:
             yield from (_told(progress, FileOutcome(path, None, "not a DICOM file", False)) for path, _ in batch)
             continue
-        with _association(node, settings, _contexts(kinds, uncompress=decoder is not None)) as assoc:
+        with associated(node, settings, _contexts(kinds, uncompress=decoder is not None)) as assoc:
             for path, kind in batch:
                 yield _told(progress, _file_outcome(assoc, path, kind, node, decoder))
 
@@ -220,8 +221,13 @@ def _contexts(kinds: Iterable[_Kind], *, uncompress: bool = False) -> list[Prese
 
 
 @contextmanager
-def _association(node: Node, settings: SenderSettings, contexts: list[PresentationContext]) -> Iterator[Association]:
-    """An association with ``node``, released in the end.
+def associated(
+    node: Node,
+    settings: SenderSettings,
+    contexts: list[PresentationContext],
+    handlers: Sequence[EventHandlerType] = (),
+) -> Iterator[Association]:
+    """An association with ``node``, released in the end; ``handlers`` answer what the node asks meanwhile.
 
     Raises:
         PeerUnavailable: there is none to be had.
@@ -240,7 +246,7 @@ def _association(node: Node, settings: SenderSettings, contexts: list[Presentati
             contexts=contexts,
             ae_title=node.ae_title,
             max_pdu=settings.max_pdu,
-            evt_handlers=[(evt.EVT_CONN_OPEN, set_no_delay)],
+            evt_handlers=[(evt.EVT_CONN_OPEN, set_no_delay), *handlers],
         )
     except (OSError, RuntimeError) as error:
         raise PeerUnavailable(f"{node.name} cannot be reached.") from error
@@ -291,9 +297,9 @@ def _store(assoc: Association, path: Path, kind: _Kind, node: Node, decoder: Dec
     except (ValueError, AttributeError) as error:
         raise PeerRefused("The object cannot be encoded for sending.") from error
     except (OSError, RuntimeError) as error:
-        raise PeerUnavailable(f"{node.name} ended the association.") from error
+        raise PeerUnavailable(f"{node.name} ended the association.", maybe_there=True) from error
     if "Status" not in status:
-        raise PeerUnavailable(f"{node.name} gave no answer to C-STORE.")
+        raise PeerUnavailable(f"{node.name} gave no answer to C-STORE.", maybe_there=True)
     return status
 
 

@@ -59,6 +59,10 @@ class PeerError(WetreadError):
 class PeerUnavailable(PeerError):
     """The other DICOM node does not answer, or ended the association. Sending is retried."""
 
+    def __init__(self, message: str | None = None, *, status: int | None = None, maybe_there: bool = False) -> None:
+        super().__init__(message, status=status)
+        self.maybe_there = maybe_there  # the object was sent and no answer came: the node may have it all the same
+
 
 class PeerRefused(PeerError):
     """The other DICOM node answered, and refused the object."""
@@ -74,6 +78,10 @@ class ModelFailed(WetreadError):
 
 class RenderingError(WetreadError):
     """The result could not be rendered."""
+
+
+class Outdated(WetreadError):
+    """Somebody else was faster: what you saw is no longer the newest. Look at the new state, then decide."""
 
 
 class QueryError(WetreadError):

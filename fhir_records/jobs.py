@@ -30,7 +30,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from fhir_records.database import Database
 from fhir_records.errors import NotFound
 from fhir_records.model import Priority, ReadState
-from fhir_records.store import deliveries, forwards, results
+from fhir_records.store import deliveries, forwards, results, withdrawals
 
 log = structlog.get_logger(__name__)
 
@@ -55,6 +55,8 @@ class Job(StrEnum):
     DELIVER = "deliver"
     FORWARD = "forward"
     TRY_RULES = "try_rules"
+    WITHDRAW = "withdraw"
+    CONFIRM = "confirm"
 
 
 class Queue(StrEnum):
@@ -116,6 +118,18 @@ def request_forward(session: Session, forward_id: int, *, priority: Priority | N
         priority = forwards.priority_of(session, forward_id)
     key = f"forward:{forward_id}"
     _enqueue_once(session, Job.FORWARD, Queue.FORWARDS, priority, key, lock=key, forward_id=forward_id)
+
+
+def request_withdrawal(session: Session, delivery_id: int, *, priority: Priority = Priority.ROUTINE) -> None:
+    """Ask for one attempt at taking a delivered document back; nothing happens where one is asked for already."""
+    key = f"withdraw:{delivery_id}"
+    _enqueue_once(session, Job.WITHDRAW, Queue.DELIVERIES, priority, key, delivery_id=delivery_id)
+
+
+def request_confirmation(session: Session, delivery_id: int) -> None:
+    """Ask for one question to a destination whether it keeps what was delivered."""
+    key = f"confirm:{delivery_id}"
+    _enqueue_once(session, Job.CONFIRM, Queue.DELIVERIES, Priority.ROUTINE, key, delivery_id=delivery_id)
 
 
 def request_rule_trial(session: Session, trial_id: int) -> None:
@@ -250,6 +264,16 @@ def release_document(session: Session, document_id: int, *, by: str, reason: str
         request_delivery(session, delivery_id)
 
 
+def retry_withdrawal(session: Session, delivery_id: int) -> None:
+    """Attempt an open withdrawal now.
+
+    Raises:
+        NotFound: nothing is to be taken back there.
+    """
+    withdrawals.try_again(session, delivery_id, dt.datetime.now(dt.UTC))
+    request_withdrawal(session, delivery_id)
+
+
 def queue_depths(session: Session) -> Mapping[tuple[str, str], int]:
     """How many jobs stand in each queue, by (queue, status)."""
     rows = session.execute(
@@ -309,7 +333,7 @@ def sweep_stalled(session: Session, give_up: GiveUp) -> int:
     ).all()
     for job in stalled:
         deaths = job.attempts + 1
-        if job.task_name in (Job.DELIVER, Job.FORWARD):
+        if job.task_name in (Job.DELIVER, Job.FORWARD, Job.WITHDRAW, Job.CONFIRM):
             # The delivery's or forward's own row asks again when its time comes, and counts its attempts.
             session.execute(text("SELECT procrastinate_finish_job_v1(:id, 'failed', true)"), {"id": job.id})
         elif deaths >= MAX_WORKER_DEATHS:

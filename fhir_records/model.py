@@ -53,14 +53,24 @@ class ResultStatus(StrEnum):
     ENTERED_IN_ERROR = "entered-in-error"
 
 
+class Act(StrEnum):
+    """What a person did with a result."""
+
+    ACCEPT = "accept"  # it is so
+    CORRECT = "correct"  # it is otherwise: another answer, a note, a marked region
+    REJECT = "reject"  # it is taken back, and nothing stands in its place
+
+
 class DeliveryState(StrEnum):
     """Where one document stands on its way to one destination."""
 
     WAITING = "waiting"  # not yet accepted; `next_attempt_at` says when it is tried again
     REFUSED = "refused"  # the destination answered with a failure that trying again will not mend
-    FILTERED = "filtered"  # the destination is configured not to get this kind
+    FILTERED = "filtered"  # the destination is not to get it: its kind, or a newer version goes instead
     DELIVERED = "delivered"  # the destination answered with the success status
     CONFIRMED = "confirmed"  # storage commitment, or found there again
+    WITHDRAWAL_OPEN = "withdrawal open"  # rejected or superseded, and not yet known to be taken back there
+    WITHDRAWN = "withdrawn"  # taken back there
 
 
 class Standing(StrEnum):
@@ -69,6 +79,14 @@ class Standing(StrEnum):
     CURRENT = "current"
     VERSION = "version"  # the same pixels with other demographics; kept, not read
     CONFLICT = "conflict"  # other pixels under the same SOP Instance UID; kept apart, shown
+
+
+class Withdrawal(StrEnum):
+    """Why a document is taken back."""
+
+    REJECTED = "rejected"  # a person found it wrong
+    SUPERSEDED = "superseded"  # a newer version takes its place
+    WRONG_PATIENT = "wrong patient"  # it is about somebody else
 
 
 class InstanceKind(StrEnum):
@@ -189,6 +207,29 @@ class ClassProbability:
     code: Code
     presence: Presence
     probability: float  # 0 to 1
+    site: Code | None = None  # where that would be; None: where the finding is
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A rectangle that a person marked on an image. Pixels of the frame, from its top left corner."""
+
+    image: ImageRef
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """Who signs, as it is written into the documents."""
+
+    username: str
+    name: str  # as in DICOM: component groups parted by "=", components by "^"
+    display_name: str  # for people
+    organization: str
+    identification: Code | None  # a code for the person, such as a licence number in its scheme
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +246,8 @@ class Finding:
     alternatives: tuple[ClassProbability, ...]  # every answer the model weighed, most probable first
     tracking_id: str
     tracking_uid: str  # stable across revisions (PS3.16 TID 4108)
+    region: Region | None = None  # where a person sees it
+    author: Signer | None = None  # the person whose word it is; None: the model's
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +273,20 @@ class Algorithm:
 
 
 @dataclass(frozen=True, slots=True)
+class Signature:
+    """What a person did with the version of a result before this one."""
+
+    act: Act
+    signer: Signer
+    signed_at: dt.datetime
+    signed_version: int  # the document version that the person saw
+    changed: bool  # whether the answer (code or presence) is another one than before
+    machine_said: str  # the model's own answer in words
+    note: str = ""  # the person's words
+    withdrawal: str = ""  # why it is taken back, where it was rejected: a `Withdrawal`
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """What a read found: an append-only document version."""
 
@@ -242,6 +299,17 @@ class Result:
     algorithm: Algorithm
     images_read: tuple[ImageRef, ...]  # the images shown to the model, in reading order
     created_at: dt.datetime
+    signature: Signature | None = None  # None: no person has seen to it
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether a person stands behind what it says."""
+        return self.status in (ResultStatus.FINAL, ResultStatus.AMENDED)
+
+    @property
+    def author(self) -> Signer | None:
+        """The person whose own finding it is; None where the model's answer stands."""
+        return self.finding.author if self.finding else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +350,18 @@ class Installation:
     namespace: uuid.UUID  # random, made once; every UID and id that we write is derived from it
     statement: str  # the site's statement, in every rendering
     organization: str = ""
+    signed_is_final: bool = False  # whether a signed SR calls itself FINAL, or still PRELIMINARY (PS3.3 C.17.2)
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierResult:
+    """A result that another one takes the place of, and its report as it was written."""
+
+    read: Read
+    version: int
+    series_uid: str  # of its structured report
+    sop_uid: str
+    sop_class_uid: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +374,8 @@ class Report:
     result: Result
     instances: tuple[Instance, ...]  # the revision's image instances, in order of series and instance number
     destination: str = ""  # variant: "" for the common one
+    replaces: tuple[EarlierResult, ...] = ()  # what a person's or a newer machine's word takes the place of
+    superseded_at: dt.datetime | None = None  # since when newer images have a result of their own
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,6 +411,9 @@ class Document:
         """Whether the conformance gate keeps it from leaving."""
         return bool(self.faults) and not self.released
 
+    withdrawn_at: dt.datetime | None = None  # since when it may not be sent any more
+    withdrawal: str = ""  # why: a `Withdrawal`
+
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
@@ -342,6 +427,7 @@ class Delivery:
     next_attempt_at: dt.datetime | None
     last_error: str | None
     delivered_at: dt.datetime | None
+    withdrawn_at: dt.datetime | None = None
 
     @property
     def is_held(self) -> bool:
@@ -378,6 +464,8 @@ class User:
     display_name: str
     role: Role
     active: bool
+    person_name: str = ""  # as in DICOM, "Curie^Marie^^Dr"; "": the display name stands in
+    identification: str = ""  # the person's number in the site's scheme (`[signing] identifier_scheme`)
 
 
 @dataclass(frozen=True, slots=True)

@@ -403,6 +403,8 @@ class Document(Base):
     released_by: Mapped[str | None]
     release_reason: Mapped[str | None]
     released_at: Mapped[dt.datetime | None]
+    withdrawn_at: Mapped[dt.datetime | None]  # since when it may not be sent any more
+    withdrawal: Mapped[str] = mapped_column(default="", server_default=text("''"))  # why: a `Withdrawal`
     created_at: Mapped[dt.datetime] = _now()
     result: Mapped[Result] = relationship()
 
@@ -414,6 +416,9 @@ class Delivery(Base):
     __table_args__ = (
         UniqueConstraint("document_id", "destination"),
         Index("ix_delivery_due", "next_attempt_at", postgresql_where=text("state = 'waiting'")),
+        Index("ix_delivery_withdrawal_open", "next_attempt_at", postgresql_where=text("state = 'withdrawal open'")),
+        Index("ix_delivery_unconfirmed", "confirm_at", postgresql_where=text("state = 'delivered'")),
+        Index("ix_delivery_under_way", "destination", postgresql_where=text("sending_since IS NOT NULL")),
     )
 
     id: Mapped[int] = _key()
@@ -424,8 +429,45 @@ class Delivery(Base):
     next_attempt_at: Mapped[dt.datetime | None]
     last_error: Mapped[str | None]
     delivered_at: Mapped[dt.datetime | None]
+    # An attempt ended without an answer after the object was sent: it may be there all the same.
+    maybe_there: Mapped[bool] = mapped_column(Boolean, default=False, server_default=text("false"))
+    withdraws: Mapped[int | None] = mapped_column(  # the delivery that this one, a rejection note, takes back
+        BigInteger, ForeignKey("delivery.id"), index=True
+    )
+    withdrawn_at: Mapped[dt.datetime | None]
+    withdrawn_by: Mapped[str | None]  # username, where a person said that it is done
+    sending_since: Mapped[dt.datetime | None]  # set while an attempt is under way
+    confirm_at: Mapped[dt.datetime | None]  # delivered, and this is when it is next asked whether it is kept there
+    confirm_attempts: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    not_kept: Mapped[int] = mapped_column(default=0, server_default=text("0"))  # times that it was lost there
+    fell_back_at: Mapped[dt.datetime | None]  # since when it goes to the fallback destination, too
     created_at: Mapped[dt.datetime] = _now()
     document: Mapped[Document] = relationship()
+
+
+class DestinationQueue(Base):
+    """How a destination is doing: paused by a person, or left alone after failures in a row."""
+
+    __tablename__ = "destination_queue"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    paused_at: Mapped[dt.datetime | None]
+    paused_by: Mapped[str | None]
+    failures: Mapped[int] = mapped_column(default=0, server_default=text("0"))  # in a row, of its being away
+    not_before: Mapped[dt.datetime | None]  # left alone until then
+    last_error: Mapped[str | None]
+
+
+class StorageCommitment(Base):
+    """A storage commitment that was asked for (PS3.4 Annex J): which delivery, under which Transaction UID."""
+
+    __tablename__ = "storage_commitment"
+
+    transaction_uid: Mapped[str] = mapped_column(primary_key=True)
+    delivery_id: Mapped[int] = _ref("delivery.id")
+    requested_at: Mapped[dt.datetime]
+    reported_at: Mapped[dt.datetime | None]
+    failure_reason: Mapped[int | None]  # PS3.3 section C.14.1.1; null: committed, or not reported yet
 
 
 class DeliveryAttempt(Base):
@@ -553,6 +595,8 @@ class User(Base):
     username: Mapped[str] = mapped_column(unique=True)
     display_name: Mapped[str] = mapped_column(default="")
     role: Mapped[Role]
+    person_name: Mapped[str] = mapped_column(default="", server_default=text("''"))  # as in DICOM
+    identification: Mapped[str] = mapped_column(default="", server_default=text("''"))
     password_hash: Mapped[str]
     active: Mapped[bool] = mapped_column(Boolean, default=True, server_default=text("true"))
     created_at: Mapped[dt.datetime] = _now()
@@ -592,6 +636,7 @@ class Token(Base):
     name: Mapped[str] = mapped_column(unique=True)
     scope: Mapped[str]  # SMART v2 scopes, parted by spaces
     token_sha256: Mapped[str] = mapped_column(unique=True)
+    user_id: Mapped[int | None] = mapped_column(BigInteger, ForeignKey("app_user.id"), index=True)  # for user/ scopes
     created_at: Mapped[dt.datetime] = _now()
     expires_at: Mapped[dt.datetime | None]
     revoked_at: Mapped[dt.datetime | None]

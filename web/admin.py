@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Form, Request
+from sqlalchemy.orm import Session
 from starlette.responses import RedirectResponse, Response
 
 from fhir_records import audit, jobs
 from fhir_records.database import Database
+from fhir_records.errors import NotFound
 from fhir_records.model import AuditEntry
-from fhir_records.store import attention, forwards, models, users
+from fhir_records.store import attention, destinations, forwards, models, users, withdrawals
 from web.auth import Auth, person_of
 from web.pages import Pages
 
@@ -31,6 +34,8 @@ def admin_router(auth: Auth, pages: Pages, database: Database) -> APIRouter:
                 deliveries=attention.stuck_deliveries(session),
                 forwards=forwards.stuck(session),
                 held_objects=attention.held_objects(session),
+                destinations=destinations.lines(session),
+                withdrawals=withdrawals.all_open(session),
                 quarantined=attention.quarantined(session),
                 conflicts=attention.conflicts(session),
                 cursors=attention.cursors(session),
@@ -74,6 +79,41 @@ def admin_router(auth: Auth, pages: Pages, database: Database) -> APIRouter:
             entry = _entry(request, "held object sent", document_id=document_id, reason=reason.strip())
             audit.record(session, entry)
         return RedirectResponse("/admin", status_code=303)
+
+    @router.post("/withdrawals/{delivery_id}/done")
+    def withdrawal_done(request: Request, delivery_id: int) -> Response:
+        with database.session() as session:
+            by = person_of(request).user.username
+            withdrawals.note_done(session, delivery_id, dt.datetime.now(dt.UTC), by=by)
+            audit.record(session, _entry(request, "object withdrawn", delivery_id=delivery_id))
+        return RedirectResponse("/admin", status_code=303)
+
+    @router.post("/withdrawals/{delivery_id}/retry")
+    def retry_withdrawal(request: Request, delivery_id: int) -> Response:
+        with database.session() as session:
+            jobs.retry_withdrawal(session, delivery_id)
+            audit.record(session, _entry(request, "withdrawal tried again", delivery_id=delivery_id))
+        return RedirectResponse("/admin", status_code=303)
+
+    @router.post("/destinations/{name}/pause")
+    def pause(request: Request, name: str) -> Response:
+        with database.session() as session:
+            known(session, name)
+            destinations.pause(session, name, person_of(request).user.username, dt.datetime.now(dt.UTC))
+            audit.record(session, _entry(request, "destination paused", destination=name))
+        return RedirectResponse("/admin", status_code=303)
+
+    @router.post("/destinations/{name}/resume")
+    def resume(request: Request, name: str) -> Response:
+        with database.session() as session:
+            known(session, name)
+            destinations.resume(session, name, dt.datetime.now(dt.UTC))
+            audit.record(session, _entry(request, "destination resumed", destination=name))
+        return RedirectResponse("/admin", status_code=303)
+
+    def known(session: Session, name: str) -> None:
+        if name not in {line.name for line in destinations.lines(session)}:
+            raise NotFound("Nothing was ever to be delivered to a destination of this name.")
 
     return router
 

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dicom_listener.bounded import BoundedDecoder
 from fhir_records.database import Database
-from fhir_records.errors import DatabaseUnavailable, NotAllowed, NotFound, QueryError, WetreadError
+from fhir_records.errors import DatabaseUnavailable, NotAllowed, NotFound, Outdated, QueryError, WetreadError
 from web.admin import admin_router
 from web.auth import Auth, LogInNeeded, SameOriginOnly, ask_to_log_in, log_in_router
 from web.dicomweb_http import dicomweb_router
@@ -24,19 +24,22 @@ from web.health import health_router
 from web.pages import STATIC, Pages, SecurityHeaders, VersionedStaticFiles
 from web.routing import routing_router
 from web.settings import WebSettings
+from web.signing import signing_router
+from web.signing_api import signing_api
 from web.study import study_router
 from web.study_objects import study_objects_router
 from web.worklist import worklist_router
 
 log = structlog.get_logger(__name__)
 
-PROGRAM_PATHS = ("/dicom-web", "/fhir", "/health", "/metrics")
+PROGRAM_PATHS = ("/api", "/dicom-web", "/fhir", "/health", "/metrics")
 
 # What each of our errors is to a browser: status and title.
 ERROR_PAGES: tuple[tuple[type[WetreadError], int, str], ...] = (
     (NotFound, 404, "Not found"),
     (NotAllowed, 403, "Not allowed"),
     (QueryError, 400, "Not understood"),
+    (Outdated, 409, "Somebody was faster"),
     (DatabaseUnavailable, 503, "The database does not answer"),
 )
 HTTP_WORDS = {
@@ -55,6 +58,8 @@ def create_app(settings: WebSettings, database: Database) -> FastAPI:
     app.include_router(worklist_router(auth, pages, database))
     app.include_router(study_router(auth, pages, database))
     app.include_router(study_objects_router(auth, pages, database))
+    app.include_router(signing_router(auth, settings, database))
+    app.include_router(signing_api(auth, settings, database), prefix="/api")
     app.include_router(admin_router(auth, pages, database))
     app.include_router(routing_router(auth, pages, database))
     app.include_router(health_router(settings, database))

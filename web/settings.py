@@ -31,6 +31,9 @@ class WebSettings:
     dicom_port: int = 11112
     min_free_bytes: int = 2 * 1024**3  # watermark of the spool's disk, as the listener's; below it we are not ready
 
+    organization: str = ""  # of the people who sign
+    identifier_scheme: str = ""  # coding scheme of their numbers (PS3.16 section 8); "": numbers are not written
+
     def __post_init__(self) -> None:
         parts = urlsplit(self.public_url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:

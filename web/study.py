@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import RedirectResponse, Response
 
-from fhir_records import audit, jobs
+from fhir_records import audit, jobs, signing
 from fhir_records.database import Database
 from fhir_records.model import AuditEntry, DeliveryState, ImageRef, Role
 from fhir_records.renderings import kinds, plain_words
@@ -21,6 +21,7 @@ from fhir_records.store.study_page import (
     study_document,
     study_page,
 )
+from fhir_records.store.withdrawals import REJECTION_NOTE
 from web.auth import Auth, person_of, require_role
 from web.kinds import shown_object
 from web.pages import VIEWER_POLICY, Pages
@@ -36,6 +37,7 @@ KINDS = {
     kinds.KEY_OBJECTS: "Key images (Key Object Selection)",
     kinds.ENCAPSULATED_PDF: "Page (PDF)",
     kinds.SEGMENTATION: "Outlines (Segmentation)",
+    REJECTION_NOTE: "Rejection note",
 }
 MAY_RETRY = (Role.RADIOLOGIST, Role.ADMIN)
 STUCK = (DeliveryState.WAITING, DeliveryState.REFUSED)
@@ -123,6 +125,9 @@ def study_router(auth: Auth, pages: Pages, database: Database) -> APIRouter:
             "kinds": KINDS,
             "SR": SR,
             "stuck": STUCK,
+            "may_sign": person.user.role in signing.MAY_SIGN,
+            "answers": signing.answers,
+            "signed_by": plain_words.signed_by,
         }
 
     return router

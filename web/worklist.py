@@ -24,9 +24,11 @@ HELD = "held"
 # Worst first: one word stands for all deliveries of a study.
 DELIVERY_ORDER = (
     DeliveryState.REFUSED,
+    DeliveryState.WITHDRAWAL_OPEN,
     DeliveryState.WAITING,
     DeliveryState.DELIVERED,
     DeliveryState.CONFIRMED,
+    DeliveryState.WITHDRAWN,
     DeliveryState.FILTERED,
 )
 
@@ -132,6 +134,8 @@ _VERB = {
     DeliveryState.DELIVERED: "delivered to",
     DeliveryState.CONFIRMED: "confirmed by",
     DeliveryState.FILTERED: "not meant for",
+    DeliveryState.WITHDRAWAL_OPEN: "to be taken back from",
+    DeliveryState.WITHDRAWN: "taken back from",
 }
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass, field
 
 import structlog
 
 from fhir_records.database import Database
 from fhir_records.errors import PeerRefused, PeerUnavailable
+from fhir_records.jobs import request_confirmation, request_withdrawal
 from fhir_records.model import DeliveryState
-from fhir_records.store import deliveries
+from fhir_records.store import confirmations, deliveries, destinations, withdrawals
+
+MOST_AT_ONCE = 2  # to one destination, from all workers together
 
 log = structlog.get_logger(__name__)
 
@@ -27,13 +30,18 @@ class Deliver:
     database: Database
     senders: Mapping[str, Send]  # by name of the destination
     now: Callable[[], dt.datetime]
+    limits: Mapping[str, int] = field(default_factory=dict)  # how many at once, by name of the destination
+    confirmed: Container[str] = ()  # names of the destinations that are asked whether they keep what they took
 
     def __call__(self, delivery_id: int) -> None:
         """Make one attempt; nothing happens where the delivery waits no longer."""
         with self.database.session() as session:
             found = deliveries.waiting(session, delivery_id)
-        if found is None:
-            return
+            if found is None:
+                return
+            limit = self.limits.get(found[0].destination, MOST_AT_ONCE)
+            if not destinations.begin(session, delivery_id, limit, self.now()):
+                return  # it comes due again when there is room, or the destination goes on
         delivery, document = found
         if document.is_held:
             # The one door that everything leaves by: whoever made it due, it stays.
@@ -42,9 +50,11 @@ class Deliver:
             log.error("object held by the conformance gate", destination=delivery.destination, kind=document.kind)
             return
         started = self.now()
-        state, status, detail = self._attempt(delivery.destination, document.content)
+        state, status, detail, maybe_there = self._attempt(delivery.destination, document.content)
+        # A destination that gave an answer, even "I am full", is there.
+        away = state is DeliveryState.WAITING and status is None
         with self.database.session() as session:
-            deliveries.note_attempt(
+            withdrawn_meanwhile = deliveries.note_attempt(
                 session,
                 delivery_id,
                 started_at=started,
@@ -52,20 +62,29 @@ class Deliver:
                 state=state,
                 status=status,
                 detail=detail,
+                maybe_there=maybe_there,
             )
+            destinations.end(session, delivery_id, away=away, words=detail, now=self.now())
+            if state is DeliveryState.DELIVERED and delivery.destination in self.confirmed:
+                confirmations.ask_later(session, delivery_id, self.now())
+                request_confirmation(session, delivery_id)
+            withdrawals.follow_note(session, delivery_id, state, detail, self.now())
+            if withdrawn_meanwhile:
+                request_withdrawal(session, delivery_id)
         log.info("delivery attempted", destination=delivery.destination, state=state.value, status=status)
 
-    def _attempt(self, destination: str, content: bytes) -> tuple[DeliveryState, int | None, str]:
+    def _attempt(self, destination: str, content: bytes) -> tuple[DeliveryState, int | None, str, bool]:
         send = self.senders.get(destination)
         if send is None:
-            return DeliveryState.WAITING, None, "No destination of this name is configured."
+            return DeliveryState.WAITING, None, "No destination of this name is configured.", False
         try:
             status, detail = send(content)
         except PeerUnavailable as error:
-            return DeliveryState.WAITING, error.status, str(error)
+            return DeliveryState.WAITING, error.status, str(error), error.maybe_there
         except PeerRefused as error:
-            return DeliveryState.REFUSED, error.status, str(error)
+            return DeliveryState.REFUSED, error.status, str(error), False
         except Exception as error:  # boundary: whatever breaks one attempt, the delivery waits and says so
             log.exception("delivery broke", destination=destination, error=type(error).__name__)
-            return DeliveryState.WAITING, None, "An unexpected error stopped the attempt; the log has the details."
-        return DeliveryState.DELIVERED, status, detail
+            words = "An unexpected error stopped the attempt; the log has the details."
+            return DeliveryState.WAITING, None, words, True
+        return DeliveryState.DELIVERED, status, detail, False

@@ -259,6 +259,7 @@ def finding_of(answer: Classified, model: RegisteredModel, installation: Install
                 code=_code(classes[alternative.label].code),
                 presence=Presence(classes[alternative.label].presence),
                 probability=alternative.probability,
+                site=_code(classes[alternative.label].site),
             )
             for alternative in answer.alternatives
         ),

@@ -19,7 +19,7 @@ from fhir_records.database import Database
 from fhir_records.errors import PixelsNotReadable, RenderingError
 from fhir_records.identities import log_id
 from fhir_records.jobs import request_delivery
-from fhir_records.model import AuditEntry, FhirResource, Installation, Report, SaliencyMap
+from fhir_records.model import AuditEntry, FhirResource, Installation, Report, ResultStatus, SaliencyMap
 from fhir_records.renderings import kinds
 from fhir_records.renderings.conformance import faults_of
 from fhir_records.renderings.dicom_file import DicomObject
@@ -27,7 +27,8 @@ from fhir_records.renderings.fhir import render_report
 from fhir_records.renderings.frame_geometry import pixel_aspect
 from fhir_records.renderings.objects import NotRendered, render_objects
 from fhir_records.renderings.result_page import KeyPicture
-from fhir_records.store import deliveries, fhir, results, saliency, steps
+from fhir_records.store import deliveries, fhir, results, saliency, steps, succession
+from workflow.superseding import in_its_place, superseded_reports, withdraw_earlier
 
 log = structlog.get_logger(__name__)
 
@@ -66,36 +67,43 @@ class RenderResult:
             if not steps.finish(session, f"result:{result_id}", 1, "render"):
                 return
             report = results.load_report(session, result_id, self.installation)
-            evidence = self._evidence(report)
-            maps = saliency.maps_of(session, report.read.id)
-            written: dict[str, str] = {}
-            for made in render_objects(
-                report, evidence, self._wanted(report), maps=maps, picture=self._picture(report, evidence, maps)
-            ):
-                if isinstance(made, NotRendered):
-                    log.error(
-                        "object not rendered", study=log_id(report.study.study_uid), kind=made.kind, why=made.reason
-                    )
-                    _note_not_rendered(session, report, made)
-                    continue
-                written[made.kind] = made.sop_uid
-                self._set_on_its_way(session, report, made)
-            fhir.put(
-                session,
-                _not_older(report, render_report(report)),
-                patient_id=report.study.patient.id,
-                study_id=report.study.id,
-            )
+            succession.lock_study(session, report.study.id)
+            place = succession.succession(session, report.result)
+            report = in_its_place(session, report, place)
+            if place.outdated:
+                return  # a person was faster than this job: the later version is rendered, and this one goes nowhere
+            withdraw_earlier(session, report, place, self.now())
+            self._put_fhir(session, report, place)
+            written: Mapping[str, str] = {}
+            if report.result.status is not ResultStatus.ENTERED_IN_ERROR and report.superseded_at is None:
+                written = self._write(session, report)
             audit.record(
                 session,
                 AuditEntry(
                     action="render",
                     actor="wetread",
                     study_uid=report.study.study_uid,
-                    detail={"result": result_id, "documents": written},
+                    detail={"result": result_id, "version": report.result.version, "documents": dict(written)},
                 ),
             )
-        log.info("result rendered", study=log_id(report.study.study_uid), objects=sorted(written))
+        status = report.result.status.value
+        log.info("result rendered", study=log_id(report.study.study_uid), status=status, objects=sorted(written))
+
+    def _write(self, session: Session, report: Report) -> Mapping[str, str]:
+        """Write the objects, once, and set them on their way; the SOP Instance UID of each kind."""
+        evidence = self._evidence(report)
+        maps = saliency.maps_of(session, report.read.id)
+        picture = self._picture(report, evidence, maps)
+        written: dict[str, str] = {}
+        signature = report.result.signature
+        signer = signature.signer.display_name if signature is not None else ""
+        for made in render_objects(report, evidence, self._wanted(report), maps=maps, picture=picture, signer=signer):
+            if isinstance(made, NotRendered):
+                _note_not_rendered(session, report, made)
+                continue
+            written[made.kind] = made.sop_uid
+            self._set_on_its_way(session, report, made)
+        return written
 
     def _wanted(self, report: Report) -> frozenset[str]:
         """The kinds that any of the result's destinations gets."""
@@ -119,7 +127,7 @@ class RenderResult:
             log.error("object held by the conformance gate", kind=made.kind, faults=faults)
             deliveries.add_refused(session, document_id, gets)
             return
-        at_once = [to for to in gets if self.releases.get(to, "at_once") == "at_once"]
+        at_once = [to for to in gets if report.result.is_signed or self._is_at_once(to)]
         for delivery_id in deliveries.add_deliveries(session, document_id, at_once, self.now()):
             request_delivery(session, delivery_id, priority=report.read.priority)
         deliveries.add_held(session, document_id, [to for to in gets if to not in at_once])
@@ -140,6 +148,19 @@ class RenderResult:
             return None
         speaks = (one for one in maps if one.image == image and one.label == finding.label)
         return KeyPicture(image, pixels, next(speaks, None), pixel_aspect(evidence[place], image.frame))
+
+    def _is_at_once(self, destination: str) -> bool:
+        return self.releases.get(destination, "at_once") == "at_once"
+
+    def _put_fhir(self, session: Session, report: Report, place: succession.Succession) -> None:
+        """Write the FHIR resources, and those of older reads again, which now say that they are superseded."""
+        for superseded in (report, *superseded_reports(session, report, place)):
+            fhir.put(
+                session,
+                _not_older(superseded, render_report(superseded)),
+                patient_id=report.study.patient.id,
+                study_id=report.study.id,
+            )
 
     def _evidence(self, report: Report) -> list[pydicom.Dataset]:
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import structlog
@@ -19,7 +19,15 @@ from dicom_listener.arrivals import CompletionRules, complete_due_studies
 from fhir_records import jobs, tables
 from fhir_records.database import Database
 from fhir_records.model import ReadState
-from fhir_records.store import deliveries, forwards, results, routing_decisions
+from fhir_records.store import (
+    confirmations,
+    deliveries,
+    destinations,
+    forwards,
+    results,
+    routing_decisions,
+    withdrawals,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -36,6 +44,7 @@ class Sweeper:
     database: Database
     rules: CompletionRules
     now: Callable[[], dt.datetime]
+    fallbacks: Mapping[str, destinations.Fallback] = field(default_factory=dict)  # by name of the destination
 
     def sweep(self) -> int:
         """Look once for everything that comes due by time.
@@ -47,7 +56,7 @@ class Sweeper:
             DatabaseUnavailable: the database is away; the next sweep finds the same.
         """
         due = self._complete_studies() + self._due_reads() + self._due_deliveries() + self._due_forwards()
-        return due + self.stalled()
+        return due + self._due_by_destination() + self.stalled()
 
     def stalled(self) -> int:
         """Put back the jobs of dead workers. The supervisor does this too, for there may be no worker left."""
@@ -103,6 +112,19 @@ class Sweeper:
                 jobs.request_forward(session, forward_id)
         return len(due)
 
+    def _due_by_destination(self) -> int:
+        with self.database.session() as session:
+            withdrawn = withdrawals.take_due(session, self.now())
+            for delivery_id in withdrawn:
+                jobs.request_withdrawal(session, delivery_id)
+            confirmed = confirmations.take_due(session, self.now())
+            for delivery_id in confirmed:
+                jobs.request_confirmation(session, delivery_id)
+            diverted = destinations.fall_back(session, self.fallbacks, self.now())
+            for delivery_id in diverted:
+                jobs.request_delivery(session, delivery_id)
+        return len(withdrawn) + len(confirmed) + len(diverted)
+
     def _given_up(self, session: Session, job: str, ids: Mapping[str, int]) -> None:
         if job == jobs.Job.READ:
             words = f"The worker died {jobs.MAX_WORKER_DEATHS} times while it read this study."
@@ -143,7 +165,10 @@ def _unrendered(session: Session, now: dt.datetime) -> int:
         .join(tables.Result.read)
         .where(
             tables.Result.created_at < now - ORPHAN_AGE,
-            ~exists().where(tables.Document.result_id == tables.Result.id),
+            # A rejected result has no document, but its step is finished all the same.
+            ~exists().where(
+                tables.Step.subject == func.concat("result:", tables.Result.id), tables.Step.name == "render"
+            ),
             ~jobs.has_job(jobs.Job.RENDER, "result_id", tables.Result.id),
         )
     )

@@ -64,9 +64,29 @@ MILLIMETER: Final = Code("UCUM", "mm", "mm")  # PS3.16 CID 7181
 
 COMMENT: Final = Code("DCM", "121106", "Comment")  # PS3.16 Annex D; TID 1501, evaluations said as text
 DEVICE: Final = Code("DCM", "121007", "Device")  # PS3.16 CID 270
+OBSERVER_TYPE: Final = Code("DCM", "121005", "Observer Type")  # PS3.16 TID 1002
+PERSON: Final = Code("DCM", "121006", "Person")  # PS3.16 CID 270
+PERSON_OBSERVER_NAME: Final = Code("DCM", "121008", "Person Observer Name")  # PS3.16 TID 1003
+PERSON_OBSERVER_ORGANIZATION: Final = Code("DCM", "121009", "Person Observer's Organization Name")  # TID 1003
 PROCESSING_EQUIPMENT: Final = Code("DCM", "109102", "Processing Equipment")  # PS3.16 CID 7005
 
 IMAGING_MEASUREMENT_REPORT: Final = Code("DCM", "126000", "Imaging Measurement Report")  # PS3.16 CID 7021
+
+# PS3.16 CID 7010, titles of rejection notes (IHE RAD TF-3, IOCM)
+REJECTED_FOR_QUALITY: Final = Code("DCM", "113001", "Rejected for Quality Reasons")
+REJECTED_FOR_SAFETY: Final = Code("DCM", "113037", "Rejected for Patient Safety Reasons")
+INCORRECT_WORKLIST_ENTRY: Final = Code("DCM", "113038", "Incorrect Modality Worklist Entry")
+DOCUMENT_TITLE_MODIFIER: Final = Code("DCM", "113011", "Document Title Modifier")  # PS3.16 TID 2010
+
+# PS3.16 CID 7011, why something is rejected for quality reasons: those that can be meant of an algorithm's answer
+QUALITY_REASONS: Final[Mapping[str, Code]] = MappingProxyType(
+    {
+        "111218": Code("DCM", "111218", "Software failure"),
+        "111219": Code("DCM", "111219", "Inappropriate image processing"),
+        "111220": Code("DCM", "111220", "Other failure"),
+        "111221": Code("DCM", "111221", "Unknown failure"),
+    }
+)
 
 # PS3.16 TID 1600 and TID 1602
 IMAGE_LIBRARY: Final = Code("DCM", "111028", "Image Library")

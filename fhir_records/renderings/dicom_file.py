@@ -116,7 +116,10 @@ def equipment(report: Report) -> Dataset:
     # PS3.3 allows DeviceUID here; dciodvfy does not know that yet, so it stands here as the serial number, and as
     # DeviceUID in the General Equipment module.
     item.DeviceSerialNumber = algorithm.device_uid
-    item.ContributionDateTime = f"{report.result.created_at.astimezone(dt.UTC):%Y%m%d%H%M%S.%f}+0000"
+    result, read = report.result, report.read
+    # A signed version is of the time of signing; the model did its part when it read.
+    made_at = result.created_at if result.signature is None else read.finished_at or result.created_at
+    item.ContributionDateTime = utc(made_at)
     put(item, "ContributionDescription", f"Model {algorithm.name}, weights SHA-256 {algorithm.weights_sha256}")
     return item
 
@@ -128,6 +131,11 @@ def site_of(result: Result) -> Code:
     if result.refusal is not None:
         return result.refusal.site
     raise RenderingError("A result has either a finding or a refusal.")
+
+
+def utc(instant: dt.datetime) -> str:
+    """A DT of the instant that says its own zone, so that the source's does not matter (PS3.5 section 6.2)."""
+    return f"{instant.astimezone(dt.UTC):%Y%m%d%H%M%S.%f}+0000"
 
 
 def referenced_series(headers: Sequence[Dataset]) -> list[Dataset]:

@@ -7,7 +7,7 @@ the clock into it and pass the patient's name through its log. The same report g
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 import highdicom.sr as hd
 from pydicom.dataset import Dataset
@@ -27,6 +27,7 @@ from fhir_records.renderings.dicom_file import (
 )
 from fhir_records.renderings.image_library import concept, image_library, images_by_instance
 from fhir_records.renderings.segmentation import MeasuredSegment
+from fhir_records.renderings.signed_by import marked_region, person_observer, predecessors, verifying_observer
 from fhir_records.renderings.sr_segments import segmentation_header, volume_groups
 
 KIND: Final = "dicom_sr"
@@ -42,8 +43,11 @@ def render_sr(report: Report, evidence: Sequence[Dataset], segments: Sequence[Me
     none was, stand in the image library (TID 1600); the key images in the measurement group (TID 1501). `segments` are
     those of the result's Segmentation, with their volumes, a group each (TID 1411).
 
-    Raises RenderingError where the evidence does not match the report, there is no image to speak of, or the result's
-    status is not `preliminary`.
+    A signed result is VERIFIED by its signer, a finding that a person made has that person as its observer, and the
+    reports that it takes the place of are named. What was rejected is not said in DICOM: it is withdrawn.
+
+    Raises RenderingError where the evidence does not match the report, there is no image to speak of, or the result is
+    rejected, or signed by nobody.
     """
     _check(report, evidence)
     first = evidence[0]
@@ -61,9 +65,11 @@ def document_uid(report: Report, part: str) -> str:
 
 
 def _check(report: Report, evidence: Sequence[Dataset]) -> None:
-    if report.result.status is not ResultStatus.PRELIMINARY:
-        status = report.result.status.value
-        raise RenderingError(f"A result with status {status!r} is not written as an SR; only preliminary ones are.")
+    status = report.result.status
+    if status is ResultStatus.ENTERED_IN_ERROR:
+        raise RenderingError(f"A result with status {status.value!r} is not written as an SR; it is withdrawn.")
+    if report.result.is_signed and report.result.signature is None:
+        raise RenderingError(f"A result with status {status.value!r} is not written as an SR without its signer.")
     check_evidence(report, evidence)
 
 
@@ -74,8 +80,13 @@ def _add_document(ds: Dataset, report: Report, source: Dataset) -> None:
     ds.ReferencedPerformedProcedureStepSequence = []
 
     ds.CompletionFlag = "COMPLETE"
-    ds.VerificationFlag = "UNVERIFIED"
-    ds.PreliminaryFlag = "PRELIMINARY"
+    signature = report.result.signature if report.result.is_signed else None
+    ds.VerificationFlag = "VERIFIED" if signature else "UNVERIFIED"
+    ds.PreliminaryFlag = "FINAL" if signature and report.installation.signed_is_final else "PRELIMINARY"
+    if signature:
+        ds.VerifyingObserverSequence = [verifying_observer(signature)]
+    if report.replaces:
+        ds.PredecessorDocumentsSequence = predecessors(report)
     ds.PerformedProcedureCodeSequence = []
 
 
@@ -115,28 +126,44 @@ def observer(report: Report) -> hd.ObserverContext:
     return hd.ObserverContext(concept(codes.DEVICE), device)
 
 
-def _measurement_group(report: Report) -> hd.MeasurementsAndQualitativeEvaluations:
-    """TID 1501: what was looked for, where, by which algorithm, and the answer, said once."""
+Group: TypeAlias = hd.MeasurementsAndQualitativeEvaluations | hd.PlanarROIMeasurementsAndQualitativeEvaluations
+
+
+def _measurement_group(report: Report) -> Group:
+    """TID 1501: what was looked for, where, by whom, and the answer, said once; TID 1410 where a person marked it."""
     result, algorithm = report.result, report.result.algorithm
     question, site, presence = _question(result)
-    key_images = images_by_instance(result.finding.key_images) if result.finding else {}
-    classes = {instance.sop_uid: instance.sop_class_uid for instance in report.instances}
-    group = hd.MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=_tracking(report),
-        finding_type=concept(question),
-        finding_sites=[hd.FindingSite(anatomic_location=concept(site))],
-        algorithm_id=hd.AlgorithmIdentification(
+    said: dict[str, Any] = {
+        "tracking_identifier": _tracking(report),
+        "finding_type": concept(question),
+        "finding_sites": [hd.FindingSite(anatomic_location=concept(site))],
+        "measurements": list(_probability(result.finding)),
+        "qualitative_evaluations": [hd.QualitativeEvaluation(concept(question), concept(codes.PRESENCE[presence]))],
+    }
+    if result.author is None:
+        said["algorithm_id"] = hd.AlgorithmIdentification(
             name=algorithm.name, version=algorithm.version, manufacturer=algorithm.manufacturer
-        ),
-        measurements=list(_probability(result.finding)),
-        qualitative_evaluations=[hd.QualitativeEvaluation(concept(question), concept(codes.PRESENCE[presence]))],
-        source_images=[
-            hd.SourceImageForMeasurementGroup(classes[uid], uid, list(frames) or None)
-            for uid, frames in key_images.items()
-        ],
-    )
+        )
+    group: Group
+    if result.finding is not None and result.finding.region is not None:
+        region = marked_region(result.finding.region)
+        group = hd.PlanarROIMeasurementsAndQualitativeEvaluations(referenced_region=region, **said)
+    else:
+        group = hd.MeasurementsAndQualitativeEvaluations(source_images=_source_images(report), **said)
+    if result.author is not None:
+        # Observation context stands first, and holds for the group alone (PS3.3 section C.17.5).
+        context = person_observer(result.author)
+        group[0].ContentSequence = hd.ContentSequence([*context, *group[0].ContentSequence])
     group[0].ContentSequence.extend(_comments((*plain_words.sentences(result), report.installation.statement)))
     return group
+
+
+def _source_images(report: Report) -> list[hd.SourceImageForMeasurementGroup]:
+    key_images = images_by_instance(report.result.finding.key_images) if report.result.finding else {}
+    classes = {instance.sop_uid: instance.sop_class_uid for instance in report.instances}
+    return [
+        hd.SourceImageForMeasurementGroup(classes[uid], uid, list(frames) or None) for uid, frames in key_images.items()
+    ]
 
 
 def _question(result: Result) -> tuple[Code, Code, Presence]:

@@ -5,31 +5,27 @@ Every text that can stand alone says "no" where the answer is no, and "not read"
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
 from fhir_records.errors import RenderingError
-from fhir_records.model import Code, Finding, Presence, Refusal, Result, ResultStatus
+from fhir_records.model import Code, Finding, Presence, Refusal, Region, Result, ResultStatus
 
 _STATUS: Final[Mapping[ResultStatus, str]] = MappingProxyType(
     {
         ResultStatus.PRELIMINARY: "preliminary",
-        ResultStatus.FINAL: "final",
-        ResultStatus.AMENDED: "amended",
+        ResultStatus.FINAL: "signed",
+        ResultStatus.AMENDED: "signed, amended",
         ResultStatus.ENTERED_IN_ERROR: "entered in error",
     }
 )
 
-_STANDING: Final[Mapping[ResultStatus, str]] = MappingProxyType(
-    {
-        ResultStatus.PRELIMINARY: "AI finding, preliminary: not signed by a person, and not the radiology report.",
-        ResultStatus.FINAL: "AI finding, signed by a person; not the radiology report.",
-        ResultStatus.AMENDED: "AI finding, amended and signed by a person; not the radiology report.",
-        ResultStatus.ENTERED_IN_ERROR: "Entered in error: do not use.",
-    }
-)
+_UNSIGNED: Final = "AI finding, preliminary: not signed by a person, and not the radiology report."
+_IN_ERROR: Final = "Entered in error: do not use."
+_SUPERSEDED: Final = "Superseded: newer images of this study have a result of their own."
 
 _FOR_PATIENTS: Final[Mapping[ResultStatus, str]] = MappingProxyType(
     {
@@ -103,15 +99,54 @@ def title(result: Result, *, length: int = 64) -> str:
     else:
         candidates = (_answer(said), _answer(said, with_site=False), said.presence.value)
     for words in candidates:
-        text = f"Wetread AI read: {_lower(words)} ({_STATUS[result.status]})"
+        text = f"Wetread {_kind_of_read(result)}: {_lower(words)} ({_STATUS[result.status]})"
         if len(text) <= length:
             return text
     raise RenderingError(f"A title cannot be said in {length} characters.")
 
 
-def sentences(result: Result) -> tuple[str, ...]:
+def sentences(result: Result, *, superseded: bool = False) -> tuple[str, ...]:
     """All that a reader must know, a sentence each: the answer, what limits it, who made it and how far it stands."""
-    return (f"{headline(result)}.", *_grounds(_said(result)), _made_by(result), _STANDING[result.status])
+    where_it_stands = standing(result, superseded=superseded)
+    return (f"{headline(result)}.", *_grounds(_said(result)), _made_by(result), *where_it_stands)
+
+
+def standing(result: Result, *, superseded: bool = False) -> tuple[str, ...]:
+    """How far a result stands, a sentence each: who signed or rejected it, and what that person adds.
+
+    Raises RenderingError where a status that only a person can give has no signature.
+    """
+    newer = (_SUPERSEDED,) if superseded else ()
+    signature = result.signature
+    if result.status is ResultStatus.PRELIMINARY:
+        return (*newer, _UNSIGNED)
+    if signature is None:
+        raise RenderingError(f"A result that is {_STATUS[result.status]} names who made it so; this one does not.")
+    act = f"by {signed_by(result)} on {signature.signed_at.astimezone(dt.UTC):%Y-%m-%d at %H:%M} UTC"
+    if result.status is ResultStatus.ENTERED_IN_ERROR:
+        said: tuple[str, ...] = (_IN_ERROR, f"Rejected {act}.")
+    else:
+        whose = "AI finding" if result.author is None else "A person's finding"
+        amended = "amended and " if result.status is ResultStatus.AMENDED else ""
+        said = (f"{whose}, {amended}signed {act}; not the radiology report.",)
+    note = signature.note.strip()
+    return (*newer, *said, *((f"Note of the person who signed: {_full_stop(note)}",) if note else ()))
+
+
+def signed_by(result: Result) -> str:
+    """Who signed or rejected a result, with the organization: "Dr Marie Curie, Hôpital Curie"; "" where nobody did."""
+    if result.signature is None:
+        return ""
+    signer = result.signature.signer
+    return f"{signer.display_name}, {signer.organization}" if signer.organization else signer.display_name
+
+
+def region_words(region: Region) -> str:
+    """A marked region: "Marked: columns 40 to 60, rows 30 to 55 of the image 2.25.1, frame 3."."""
+    frame = f", frame {region.image.frame}" if region.image.frame is not None else ""
+    columns = f"columns {region.left:g} to {region.left + region.width:g}"
+    rows = f"rows {region.top:g} to {region.top + region.height:g}"
+    return f"Marked: {columns}, {rows} of the image {region.image.sop_uid}{frame}."
 
 
 def patient_words(result: Result) -> str:
@@ -128,6 +163,12 @@ def patient_words(result: Result) -> str:
         answer = f"It found no sign of {thing} {where}."
     else:
         answer = f"It found signs of {thing} {where}."
+    if said.author is not None:
+        thing_found = f"no sign of {thing}" if said.presence is Presence.ABSENT else f"signs of {thing}"
+        return (
+            f"A doctor has looked at your scan, with a computer program beside. The doctor found {thing_found} {where}."
+            f" {advice}"
+        )
     sure = "" if said.probability is None else f" How sure it is: {probability_words(said.probability)}."
     return f"A computer program has looked at your scan. {answer}{sure} {_FOR_PATIENTS[result.status]} {advice}"
 
@@ -161,7 +202,8 @@ def _grounds(said: Finding | Refusal) -> tuple[str, ...]:
     if isinstance(said, Refusal):
         return ()
     weighed = (_weighed(said),) if len(said.alternatives) > 1 else ()
-    return (*weighed, *(_full_stop(limit) for limit in said.limits))
+    marked = (region_words(said.region),) if said.region is not None else ()
+    return (*marked, *weighed, *(_full_stop(limit) for limit in said.limits))
 
 
 def _answer(finding: Finding, *, with_site: bool = True) -> str:
@@ -187,10 +229,16 @@ def _weighed(finding: Finding) -> str:
 
 def _made_by(result: Result) -> str:
     maker = f"{result.algorithm.title}, version {result.algorithm.version}"
+    if result.author is not None and result.signature is not None:
+        return f"The AI, {maker}, had answered: {result.signature.machine_said}."
     if result.refusal is not None:
         return f"Answered by {maker}."
     count = len(result.images_read)
     return f"Read by {maker}, from {count} {'image' if count == 1 else 'images'}."
+
+
+def _kind_of_read(result: Result) -> str:
+    return "AI read" if result.author is None else "corrected read"
 
 
 def _name(code: Code, *, lower: bool = False) -> str:

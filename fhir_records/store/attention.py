@@ -98,13 +98,15 @@ class Counts:
     quarantined: int
     conflicts: int
     held: int
-    held_objects: int = 0
+    held_objects: int  # by the conformance gate
+    withdrawals: int  # objects that are still to be taken back
 
     @property
     def total(self) -> int:
         """All of it."""
         inbound = self.quarantined + self.conflicts + self.held
-        return self.failed_reads + self.refused + self.waiting + self.held_objects + inbound
+        outbound = self.refused + self.waiting + self.held_objects + self.withdrawals
+        return self.failed_reads + inbound + outbound
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +148,7 @@ def counts(session: Session) -> Counts:
             number(tables.Instance.id, tables.Instance.standing == Standing.CONFLICT),
             number(tables.Study.id, tables.Study.hold_reason.is_not(None)),
             number(tables.Document.id, _HELD),
+            number(tables.Delivery.id, tables.Delivery.state == DeliveryState.WITHDRAWAL_OPEN),
         )
     ).one()
     return Counts(*row)

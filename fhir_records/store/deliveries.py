@@ -66,6 +66,16 @@ def add_document(
     ).scalar_one()
 
 
+def find_document(session: Session, result_id: int, kind: str, variant: str) -> Document | None:
+    """The document of this kind that was rendered from a result, or None."""
+    row = session.scalar(
+        select(tables.Document).where(
+            tables.Document.result_id == result_id, tables.Document.kind == kind, tables.Document.variant == variant
+        )
+    )
+    return document_record(row) if row else None
+
+
 def add_deliveries(
     session: Session, document_id: int, destinations: Sequence[str], now: dt.datetime
 ) -> tuple[int, ...]:
@@ -219,9 +229,11 @@ def take_due(session: Session, now: dt.datetime, limit: int = 100) -> tuple[int,
 
 
 def waiting(session: Session, delivery_id: int) -> tuple[Delivery, Document] | None:
-    """The delivery and its document, or None where it waits no longer."""
+    """The delivery and its document, or None where it waits no longer, or waits for a person's signature."""
     row = session.get(tables.Delivery, delivery_id)
-    if row is None or row.state is not DeliveryState.WAITING:
+    if row is None or row.state is not DeliveryState.WAITING or row.document.withdrawn_at is not None:
+        return None
+    if delivery_record(row).is_held:
         return None
     return delivery_record(row), document_record(row.document)
 
@@ -235,8 +247,24 @@ def note_attempt(
     state: DeliveryState,
     status: int | None,
     detail: str,
-) -> None:
-    """Write down what one attempt came to, and when the next is due."""
+    maybe_there: bool = False,
+) -> bool:
+    """Write down what one attempt came to, and when the next is due.
+
+    Args:
+        session: the caller's.
+        delivery_id: number of the delivery.
+        started_at: when the attempt began.
+        finished_at: when it came to its end.
+        state: what it came to; WAITING: it is made again.
+        status: the peer's.
+        detail: the same in words.
+        maybe_there: the object was sent, and no answer came.
+
+    Returns:
+        Whether the document was withdrawn while it was being sent, so that it is to be taken back now; the caller asks
+        for that in the same transaction.
+    """
     row = session.execute(
         select(tables.Delivery).where(tables.Delivery.id == delivery_id).with_for_update()
     ).scalar_one()
@@ -250,13 +278,30 @@ def note_attempt(
             detail=detail,
         )
     )
+    delivered = state is DeliveryState.DELIVERED
+    row.maybe_there = row.maybe_there or maybe_there
+    if row.document.withdrawn_at is not None and row.state in (DeliveryState.FILTERED, DeliveryState.WITHDRAWAL_OPEN):
+        return _ended_too_late(row, delivered, finished_at)
     row.attempts += 1
     if row.state is not DeliveryState.WAITING:
-        return  # another attempt has settled it meanwhile; what it found stands
+        return False  # another attempt has settled it meanwhile; what it found stands
     row.state = state
-    row.last_error = None if state is DeliveryState.DELIVERED else detail
-    row.delivered_at = finished_at if state is DeliveryState.DELIVERED else None
+    row.last_error = None if delivered else detail
+    row.delivered_at = finished_at if delivered else None
     row.next_attempt_at = finished_at + wait_after(row.attempts) if state is DeliveryState.WAITING else None
+    return False
+
+
+def _ended_too_late(row: tables.Delivery, delivered: bool, finished_at: dt.datetime) -> bool:
+    """The document was withdrawn while it was being sent; whether it is to be taken back."""
+    if not (delivered or row.maybe_there):
+        row.state, row.next_attempt_at = DeliveryState.FILTERED, None
+        row.last_error = "Withdrawn while it was being sent; it did not arrive."
+        return False
+    row.state, row.attempts, row.last_error = DeliveryState.WITHDRAWAL_OPEN, 0, None
+    row.delivered_at = finished_at if delivered else None
+    row.next_attempt_at = finished_at + ATTEMPT_LEASE
+    return True
 
 
 def try_again(session: Session, delivery_id: int, now: dt.datetime) -> None:
@@ -270,6 +315,8 @@ def try_again(session: Session, delivery_id: int, now: dt.datetime) -> None:
     ).scalar_one_or_none()
     if row is None or row.state not in (DeliveryState.WAITING, DeliveryState.REFUSED):
         raise NotFound("No such delivery waits or was refused.")
+    if row.document.withdrawn_at is not None:
+        raise NotFound("This document was withdrawn; it is never sent again.")
     if delivery_record(row).is_held:
         raise NotFound("This delivery waits for a person's signature; nothing unsigned goes to its destination.")
     if document_record(row.document).is_held:
@@ -302,6 +349,8 @@ def document_record(row: tables.Document) -> Document:
         sha256=row.sha256,
         faults=tuple(row.faults),
         released=row.released_at is not None,
+        withdrawn_at=row.withdrawn_at,
+        withdrawal=row.withdrawal,
     )
 
 
@@ -316,4 +365,5 @@ def delivery_record(row: tables.Delivery) -> Delivery:
         next_attempt_at=row.next_attempt_at,
         last_error=row.last_error,
         delivered_at=row.delivered_at,
+        withdrawn_at=row.withdrawn_at,
     )

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from fhir_records import tables
 from fhir_records.errors import NotFound
 from fhir_records.model import (
+    Act,
     Algorithm,
     ClassProbability,
     Code,
@@ -26,9 +27,12 @@ from fhir_records.model import (
     Read,
     ReadState,
     Refusal,
+    Region,
     Report,
     Result,
     ResultStatus,
+    Signature,
+    Signer,
 )
 from fhir_records.store import studies
 
@@ -166,6 +170,40 @@ def add_result(
     ).scalar_one_or_none()
 
 
+def add_version(
+    session: Session,
+    before: Result,
+    *,
+    status: ResultStatus,
+    finding: Finding | None,
+    signature: Signature,
+) -> int | None:
+    """Write the document version after ``before``: what a person made of it.
+
+    Returns:
+        The result's number, or None where there is a version after ``before`` already.
+    """
+    content = {
+        "finding": asdict(finding) if finding else None,
+        "refusal": asdict(before.refusal) if before.refusal else None,
+        "algorithm": asdict(before.algorithm),
+        "images_read": [asdict(image) for image in before.images_read],
+        "signature": {**asdict(signature), "signed_at": signature.signed_at.isoformat()},
+    }
+    return session.execute(
+        insert(tables.Result)
+        .values(
+            read_id=before.read_id,
+            version=before.version + 1,
+            status=status,
+            content=content,
+            created_at=signature.signed_at,
+        )
+        .on_conflict_do_nothing(index_elements=["read_id", "version"])
+        .returning(tables.Result.id)
+    ).scalar_one_or_none()
+
+
 def result_record(row: tables.Result) -> Result:
     """The frozen record of a result's row."""
     content = row.content
@@ -179,7 +217,16 @@ def result_record(row: tables.Result) -> Result:
         algorithm=Algorithm(**content["algorithm"]),
         images_read=tuple(ImageRef(**image) for image in content["images_read"]),
         created_at=row.created_at,
+        signature=_signature(content["signature"]) if content.get("signature") else None,
     )
+
+
+def versions_of(session: Session, read_id: int) -> tuple[Result, ...]:
+    """Every document version of a read's result, the first one first."""
+    rows = session.scalars(
+        select(tables.Result).where(tables.Result.read_id == read_id).order_by(tables.Result.version)
+    )
+    return tuple(result_record(row) for row in rows)
 
 
 def latest_result(session: Session, read_id: int) -> Result | None:
@@ -223,11 +270,34 @@ def _finding(content: Mapping[str, Any]) -> Finding:
                 code=Code(**entry["code"]),
                 presence=Presence(entry["presence"]),
                 probability=entry["probability"],
+                site=Code(**entry["site"]) if entry.get("site") else None,
             )
             for entry in content["alternatives"]
         ),
         tracking_id=content["tracking_id"],
         tracking_uid=content["tracking_uid"],
+        region=_region(content["region"]) if content.get("region") else None,
+        author=_signer(content["author"]) if content.get("author") else None,
+    )
+
+
+def _region(content: Mapping[str, Any]) -> Region:
+    return Region(**{**content, "image": ImageRef(**content["image"])})
+
+
+def _signer(content: Mapping[str, Any]) -> Signer:
+    code = content["identification"]
+    return Signer(**{**content, "identification": Code(**code) if code else None})
+
+
+def _signature(content: Mapping[str, Any]) -> Signature:
+    return Signature(
+        **{
+            **content,
+            "act": Act(content["act"]),
+            "signer": _signer(content["signer"]),
+            "signed_at": dt.datetime.fromisoformat(content["signed_at"]),
+        }
     )
 
 

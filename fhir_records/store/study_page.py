@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, joinedload
 
 from fhir_records import tables
 from fhir_records.errors import NotFound
-from fhir_records.model import Delivery, Read, Result, Standing, Study
+from fhir_records.model import Delivery, DeliveryState, Read, Result, Standing, Study
 from fhir_records.store.deliveries import delivery_record
 from fhir_records.store.results import read_record, result_record
 from fhir_records.store.studies import study_record
@@ -94,6 +94,34 @@ class StudyPage:
     def current(self) -> tuple[ReadHistory, ...]:
         """The reads of the newest revision that has any."""
         return tuple(line for line in self.reads if line.read.revision == self.reads[0].read.revision)
+
+    @property
+    def signed_before(self) -> tuple[ReadHistory, ...]:
+        """Signed results of earlier images that stand until a person acts on the newer ones."""
+        if not self.reads:
+            return ()
+        settled = {line.read.model for line in self.current if line.newest is not None and line.newest.result.is_signed}
+        standing: dict[str, ReadHistory] = {}
+        for line in self.reads[len(self.current) :]:
+            if line.newest is not None and line.newest.result.is_signed and line.read.model not in settled:
+                standing.setdefault(line.read.model, line)
+        return tuple(standing.values())
+
+    @property
+    def sent_before(self) -> tuple[tuple[ResultLine, DocumentLine, Delivery], ...]:
+        """Deliveries of results that stand no more, as far as anything was, or may have been, sent."""
+        if not self.reads:
+            return ()
+        standing = {line.newest.result.id for line in (*self.current, *self.signed_before) if line.newest}
+        return tuple(
+            (line, document, delivery)
+            for history in self.reads
+            for line in history.results
+            if line.result.id not in standing
+            for document in line.documents
+            for delivery in document.deliveries
+            if delivery.state is not DeliveryState.FILTERED
+        )
 
 
 def study_page(session: Session, study_uid: str) -> StudyPage:

@@ -22,6 +22,11 @@ from sqlalchemy.orm import Session
 from fhir_records import tables
 from fhir_records.errors import NotFound, QueryError
 from fhir_records.fhir_api.parameters import PARAMETERS
+from fhir_records.model import User
+from fhir_records.store import users
+
+# The one user/ scope: a signature is an update of a DiagnosticReport, and always a person's.
+SIGNING_SCOPE: Final = "user/DiagnosticReport.u"
 
 # Known at sight, so that a token that leaks into a repository is found by scanners.
 PREFIX: Final = "wetread_"
@@ -43,6 +48,12 @@ class TokenGrant:
 
     name: str
     scope: str
+    user: User | None = None  # the person for whom its user/ scopes speak; None: it has none
+
+    @property
+    def may_sign(self) -> bool:
+        """Whether it may sign results in its person's name, as far as the person may."""
+        return self.user is not None and SIGNING_SCOPE in self.scope.split()
 
     def allows(self, type: str, interaction: str) -> bool:
         """Whether the bearer may ``read`` or ``search-type`` this resource type."""
@@ -61,8 +72,8 @@ class TokenInfo:
     last_used_at: dt.datetime | None
 
 
-def check_scope(scope: str) -> str:
-    """The scope, its parts parted by single spaces.
+def check_scope(scope: str, *, of_person: bool = False) -> str:
+    """The scope, its parts parted by single spaces. A person's token may also have `SIGNING_SCOPE`.
 
     Raises:
         QueryError: a part is not SMART v2, or asks for what this server does not have.
@@ -71,7 +82,8 @@ def check_scope(scope: str) -> str:
     if not parts:
         raise QueryError(f"A token needs a scope. {_HOW}")
     for part in parts:
-        _check_part(part)
+        if not (of_person and part == SIGNING_SCOPE):
+            _check_part(part)
     return " ".join(parts)
 
 
@@ -87,8 +99,10 @@ def allows(scope: str, type: str, interaction: str) -> bool:
     return False
 
 
-def create(session: Session, name: str, scope: str, expires_at: dt.datetime | None = None) -> str:
-    """Make a token and return it; it cannot be shown again.
+def create(
+    session: Session, name: str, scope: str, expires_at: dt.datetime | None = None, user: User | None = None
+) -> str:
+    """Make a token and return it; it cannot be shown again. With ``user`` it may sign in that person's name.
 
     Raises:
         QueryError: the name is empty or taken (a revoked token keeps its name, for the audit trail), or the scope is
@@ -100,7 +114,13 @@ def create(session: Session, name: str, scope: str, expires_at: dt.datetime | No
     token = PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
     added = session.execute(
         insert(tables.Token)
-        .values(name=name, scope=check_scope(scope), token_sha256=_digest(token), expires_at=expires_at)
+        .values(
+            name=name,
+            scope=check_scope(scope, of_person=user is not None),
+            token_sha256=_digest(token),
+            expires_at=expires_at,
+            user_id=user.id if user else None,
+        )
         .on_conflict_do_nothing(index_elements=["name"])
         .returning(tables.Token.id)
     ).scalar_one_or_none()
@@ -118,7 +138,8 @@ def check(session: Session, token: str, now: dt.datetime | None = None) -> Token
         return None
     if row.last_used_at is None or now - row.last_used_at >= _USE_RESOLUTION:
         row.last_used_at = now
-    return TokenGrant(name=row.name, scope=row.scope)
+    user = users.record_of(session, row.user_id) if row.user_id is not None else None
+    return TokenGrant(name=row.name, scope=row.scope, user=user)
 
 
 def revoke(session: Session, name: str, now: dt.datetime | None = None) -> None:
@@ -147,7 +168,8 @@ def _check_part(part: str) -> None:
         raise QueryError(f"The scope {part!r} is not one of SMART App Launch v2. {_HOW}")
     if match["level"] in {"user", "patient"}:
         raise QueryError(
-            f"The scope {part!r} needs a person who logs in through an app; tokens have system/ scopes only."
+            f"The scope {part!r} needs a person. Of user/ scopes there is {SIGNING_SCOPE} alone, for a token that is"
+            " made for an account; everything else is system/."
         )
     if match["level"] != "system":
         raise QueryError(f"The scope {part!r} starts with no level that SMART knows. {_HOW}")

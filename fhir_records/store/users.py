@@ -30,11 +30,29 @@ def normal_username(text: str) -> str:
     return unicodedata.normalize("NFKC", text).strip().casefold()
 
 
-def add(session: Session, username: str, password: str, role: Role, display_name: str = "") -> User:
+def add(
+    session: Session,
+    username: str,
+    password: str,
+    role: Role,
+    display_name: str = "",
+    *,
+    person_name: str = "",
+    identification: str = "",
+) -> User:
     """Make an account.
 
+    Args:
+        session: the caller's.
+        username: to log in with.
+        password: to log in with.
+        role: what the person may do.
+        display_name: as people write the person's name.
+        person_name: as DICOM writes it, for documents that the person signs: "Curie^Marie^^Dr".
+        identification: the person's number in the site's scheme, for the same.
+
     Raises:
-        AccountError: the name is taken or not allowed, or the password is.
+        AccountError: a name is taken or not allowed, or the password or the number is.
     """
     name = _checked_username(username)
     _check_password(name, password)
@@ -43,6 +61,8 @@ def add(session: Session, username: str, password: str, role: Role, display_name
     row = UserRow(
         username=name,
         display_name=display_name.strip() or name,
+        person_name=_checked_person_name(person_name),
+        identification=_checked_identification(identification),
         role=role,
         password_hash=_hasher().hash(_normal(password)),
         active=True,
@@ -85,6 +105,35 @@ def enable(session: Session, username: str) -> None:
     _row(session, username).active = True
 
 
+def set_signing(session: Session, username: str, person_name: str | None, identification: str | None) -> None:
+    """Change how documents name a person who signs; None: as it is. What is signed stays as it was signed.
+
+    Raises:
+        NotFound: there is no such account.
+        AccountError: a value is not allowed.
+    """
+    row = _row(session, username)
+    if person_name is not None:
+        row.person_name = _checked_person_name(person_name)
+    if identification is not None:
+        row.identification = _checked_identification(identification)
+
+
+def find(session: Session, username: str) -> User:
+    """The account of this name.
+
+    Raises:
+        NotFound: there is none.
+    """
+    return _record(_row(session, username))
+
+
+def record_of(session: Session, user_id: int) -> User | None:
+    """The account of this number, or None."""
+    row = session.get(UserRow, user_id)
+    return _record(row) if row else None
+
+
 def authenticate(session: Session, username: str, password: str) -> User | None:
     """The active user with this name and password, or None."""
     hasher = _hasher()
@@ -122,6 +171,29 @@ def _checked_username(text: str) -> str:
     return name
 
 
+def _checked_person_name(text: str) -> str:
+    name = text.strip()
+    # PS3.5 section 6.2: three component groups of 64 characters each, five components in each.
+    groups = name.split("=")
+    if len(groups) > 3 or any(len(group) > 64 or group.count("^") > 4 for group in groups) or not _printable(name):
+        raise AccountError(
+            f"{text!r} is no DICOM person name. Allowed: family^given^middle^prefix^suffix, up to 64 characters; two"
+            " more such groups, each after a '=', for other scripts."
+        )
+    return name
+
+
+def _checked_identification(text: str) -> str:
+    value = text.strip()
+    if len(value) > 16 or not _printable(value):  # PS3.5 section 6.2, SH
+        raise AccountError(f"{text!r} is no number of a person. Allowed: 1 to 16 characters, no backslash.")
+    return value
+
+
+def _printable(text: str) -> bool:
+    return text.isprintable() and "\\" not in text
+
+
 def _check_password(username: str, password: str) -> None:
     if len(password) < MIN_PASSWORD_LENGTH:
         raise AccountError(f"The password has {len(password)} characters; at least {MIN_PASSWORD_LENGTH} are needed.")
@@ -152,4 +224,12 @@ def _end_sessions(session: Session, row: UserRow) -> None:
 
 
 def _record(row: UserRow) -> User:
-    return User(id=row.id, username=row.username, display_name=row.display_name, role=row.role, active=row.active)
+    return User(
+        id=row.id,
+        username=row.username,
+        display_name=row.display_name,
+        role=row.role,
+        active=row.active,
+        person_name=row.person_name,
+        identification=row.identification,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,11 +12,21 @@ import highdicom.sr as hd
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.uid import Comprehensive3DSRStorage
 
-from fhir_records.model import Finding, Refusal
+from fhir_records.model import Act, EarlierResult, Finding, Refusal, Region, Report, ResultStatus
 from fhir_records.renderings.dicom_sr import render_sr
 from tests.peers import dciodvfy, dsrdump
-from tests.unit.fhir_records.renderings.sr_reports import ABSENT, PRESENT, REFUSAL, STATEMENT, header, ref, report_of
+from tests.unit.fhir_records.renderings.sr_reports import (
+    ABSENT,
+    PRESENT,
+    REFUSAL,
+    STATEMENT,
+    header,
+    ref,
+    report_of,
+    signature,
+)
 
 SAID = {"absent": ABSENT, "present": PRESENT, "refused": REFUSAL}
 
@@ -77,6 +88,63 @@ def test_assorted_sources(tmp_path: Path, test_data: Path, name: str, answer: st
     assert_conforms(sr, source)
     assert STATEMENT in dsrdump(sr)
     assert len(hd.srread(sr).content.get_image_measurement_groups()) == 1
+
+
+def signed(report: Report, act: str) -> Report:
+    """The report as a person has made it."""
+    made = signature(Act.CORRECT if act != "accepted" else Act.ACCEPT, note="Seen.", machine_said="Glioma: present")
+    finding = report.result.finding
+    assert finding is not None
+    if act != "accepted":
+        image = finding.key_images[0]
+        region = Region(image, 1, 1, 5, 4.5) if act == "marked" else None
+        finding = replace(finding, probability=None, alternatives=(), limits=(), author=made.signer, region=region)
+    result = replace(report.result, version=2, status=ResultStatus.FINAL, finding=finding, signature=made)
+    earlier = EarlierResult(report.read, 1, "2.25.71", "2.25.72", Comprehensive3DSRStorage)
+    return replace(report, result=result, replaces=(earlier,))
+
+
+@pytest.mark.parametrize("act", ["accepted", "corrected", "marked"])
+@pytest.mark.parametrize("name", SOURCES)
+def test_signed_reports_of_assorted_sources(tmp_path: Path, test_data: Path, name: str, act: str) -> None:
+    """What a person has accepted, corrected or marked conforms like what nobody has, and says who."""
+    source = test_data / "dicom" / name
+    evidence = headers([source])
+    report = signed(report_of(evidence, PRESENT, key_images=[ref(evidence[0], frame_of(evidence[0]))]), act)
+    sr = tmp_path / "sr.dcm"
+    sr.write_bytes(render_sr(report, evidence).content)
+    assert_conforms(sr, source)
+    dump = dsrdump(sr)
+    assert "Verification Flag   : VERIFIED" in dump and "Curie^Marie^^Dr" in dump and "Predecessor Docs    : 1" in dump
+    assert ("Person Observer Name" in dump) == (act != "accepted")
+    assert ("POLYLINE,1/1,6/1,6/5.5,1/5.5,1/1" in dump) == (act == "marked")
+    assert hd.srread(sr).VerifyingObserverSequence[0].VerificationDateTime == "20260304050607.080000+0000"
+
+
+def frame_of(ds: Dataset) -> int | None:
+    """The first frame where there are several."""
+    return 1 if int(ds.get("NumberOfFrames") or 1) > 1 else None
+
+
+def test_a_signed_report_is_final_only_where_the_site_says_so() -> None:
+    """PreliminaryFlag stays PRELIMINARY otherwise."""
+    evidence = [header()]
+    report = signed(report_of(evidence, PRESENT), "accepted")
+    flags = []
+    for final in (False, True):
+        installation = replace(report.installation, signed_is_final=final)
+        ds = dcmread(io.BytesIO(render_sr(replace(report, installation=installation), evidence).content))
+        flags.append((ds.VerificationFlag, ds.PreliminaryFlag))
+    assert flags == [("VERIFIED", "PRELIMINARY"), ("VERIFIED", "FINAL")]
+
+
+def test_an_unsigned_report_stays_preliminary_whatever_the_site_says() -> None:
+    """FINAL is a person's."""
+    evidence = [header()]
+    report = report_of(evidence, PRESENT)
+    report = replace(report, installation=replace(report.installation, signed_is_final=True))
+    ds = dcmread(io.BytesIO(render_sr(report, evidence).content))
+    assert (ds.VerificationFlag, ds.PreliminaryFlag) == ("UNVERIFIED", "PRELIMINARY")
 
 
 def test_deidentified_series(tmp_path: Path, test_data: Path) -> None:

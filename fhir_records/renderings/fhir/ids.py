@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 
 from fhir_records.identities import name_uid, name_uuid
-from fhir_records.model import Installation, Read, Report, Study
+from fhir_records.model import Installation, Read, Report, Signer, Study
 
 _OID = re.compile(r"[0-2](\.(0|[1-9]\d*))+")
+# R4 2.24.0.9: the URI of a scheme of people's numbers (PS3.16 section 8).
+_PERSON_SCHEMES = {"NPI": "http://hl7.org/fhir/sid/us-npi"}
 _URI = re.compile(r"(https?|urn):\S+", re.IGNORECASE)
 
 
@@ -56,6 +58,15 @@ def issuer_system(installation: Installation, issuer: str) -> str:
     if _OID.fullmatch(issuer):
         return f"urn:oid:{issuer}"
     return f"urn:oid:{name_uid(installation.namespace, 'fhir', 'system', 'issuer', issuer)}"
+
+
+def signer_identifier(installation: Installation, signer: Signer) -> tuple[str, str]:
+    """System and value of a signer's identifier: the person's own number where there is one, else the username."""
+    code = signer.identification
+    if code is None:
+        return f"urn:oid:{name_uid(installation.namespace, 'fhir', 'system', 'username')}", signer.username
+    known = _PERSON_SCHEMES.get(code.scheme)
+    return known or f"urn:oid:{name_uid(installation.namespace, 'fhir', 'system', 'person', code.scheme)}", code.value
 
 
 def _of_read(installation: Installation, type: str, study: Study, read: Read, *more: int) -> str:

@@ -1,7 +1,7 @@
-"""A result as Observation, DiagnosticReport, Device and Provenance.
+"""A result as Observation, DiagnosticReport and Device; `provenance` says where it comes from.
 
-Nothing here claims a profile that demands a human interpreter: no performer, no resultsInterpreter. What the machine
-asserts carries the security label AIAST.
+Nothing unsigned claims a profile that demands a human interpreter: performer and resultsInterpreter are whoever signed.
+What the machine asserts carries the security label AIAST, what a person put in its place CLINAST.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from fhir_records.model import (
     Code,
     FhirResource,
     Finding,
-    ImageRef,
     Installation,
     Presence,
     Report,
+    Result,
     ResultStatus,
 )
 from fhir_records.renderings import plain_words
@@ -41,12 +41,13 @@ from fhir_records.renderings.fhir.ids import (
     diagnostic_report_id,
     imaging_study_id,
     observation_id,
-    provenance_id,
 )
+from fhir_records.renderings.fhir.provenance import practitioner, render_provenance
 from fhir_records.renderings.fhir.study import render_study, subject
 from fhir_records.renderings.fhir.validation import finished
 
 NOT_THE_REPORT: Final = "AI finding, not the radiology report."
+PERSONS_FINDING: Final = "A person's finding made on an AI's, not the radiology report."
 
 _TERMINOLOGY: Final = "http://terminology.hl7.org/CodeSystem"
 
@@ -55,6 +56,16 @@ _TERMINOLOGY: Final = "http://terminology.hl7.org/CodeSystem"
 AI_ASSERTED: Final = MappingProxyType(
     {"system": f"{_TERMINOLOGY}/v3-ObservationValue", "code": "AIAST", "display": "Artificial Intelligence asserted"}
 )
+
+# The label of what a clinician asserts, in place of the machine's answer.
+CLINICIAN_ASSERTED: Final = MappingProxyType(
+    {"system": f"{_TERMINOLOGY}/v3-ObservationValue", "code": "CLINAST", "display": "clinician asserted"}
+)
+# "This Act instance has been replaced by a new instance."
+OBSOLETE: Final = MappingProxyType(
+    {"system": f"{_TERMINOLOGY}/v3-ActStatus", "code": "obsolete", "display": "obsolete"}
+)
+_REPLACES: Final = "http://hl7.org/fhir/StructureDefinition/observation-replaces"
 
 _CATEGORY_IMAGING: Final = MappingProxyType(
     {"system": f"{_TERMINOLOGY}/observation-category", "code": "imaging", "display": "Imaging"}
@@ -66,21 +77,8 @@ _SECTION_RADIOLOGY: Final = MappingProxyType(
 _NOT_PERFORMED: Final = MappingProxyType(
     {"system": f"{_TERMINOLOGY}/data-absent-reason", "code": "not-performed", "display": "Not Performed"}
 )
-# "A device that operates independently of an author …": http://hl7.org/fhir/ValueSet/provenance-agent-type
-_ASSEMBLER: Final = MappingProxyType(
-    {"system": f"{_TERMINOLOGY}/provenance-participant-type", "code": "assembler", "display": "Assembler"}
-)
-_AUTHOR: Final = MappingProxyType(
-    {"system": f"{_TERMINOLOGY}/v3-ParticipationType", "code": "AUT", "display": "author (originator)"}
-)
-
 _STUDY_REPORT: Final = Code("LN", "18748-4", "Diagnostic imaging study")
 _ARTIFICIAL_INTELLIGENCE: Final = Code("DCM", "123110", "Artificial Intelligence")  # PS3.16 Annex D
-
-# observation-status and diagnostic-report-status share these words (R4).
-_STATUSES: Final = MappingProxyType(
-    {ResultStatus.PRELIMINARY: "preliminary", ResultStatus.ENTERED_IN_ERROR: "entered-in-error"}
-)
 
 
 def render_report(report: Report) -> tuple[FhirResource, ...]:
@@ -90,31 +88,61 @@ def render_report(report: Report) -> tuple[FhirResource, ...]:
     not completed"), the Observation with a dataAbsentReason.
 
     Raises:
-        RenderingError: the result is signed (its signer would have to stand in it, and the record names none), or
-            something in it does not fit into valid FHIR.
+        RenderingError: the result is signed or rejected, and names nobody who did so, or something in it does not fit
+            into valid FHIR.
     """
+    result = report.result
+    if result.status is not ResultStatus.PRELIMINARY and result.signature is None:
+        raise RenderingError(f"A {result.status} result is not written as FHIR without its signer.")
     return (
         *render_study(report.installation, report.study, report.instances),
-        _device(report.installation, report.result.algorithm),
+        _device(report.installation, result.algorithm),
         _observation(report),
         _diagnostic_report(report),
-        _provenance(report),
+        render_provenance(report),
     )
 
 
-def _status(report: Report) -> str:
-    result = report.result
-    if result.status not in _STATUSES:
-        raise RenderingError(f"A {result.status} result is not written as FHIR: the record does not name its signer.")
-    if result.refusal is not None and result.status is ResultStatus.PRELIMINARY:
+def _status(result: Result) -> str:
+    """The status, for observation-status and diagnostic-report-status alike: they share these words (R4)."""
+    if result.status is ResultStatus.ENTERED_IN_ERROR:
+        return "entered-in-error"
+    if result.refusal is not None:
         return "cancelled"
-    return _STATUSES[result.status]
+    if result.status is ResultStatus.AMENDED and result.signature is not None and result.signature.changed:
+        return "corrected"
+    return result.status.value
+
+
+def _meta(report: Report) -> Json:
+    asserted = AI_ASSERTED if report.result.author is None else CLINICIAN_ASSERTED
+    return present(security=[dict(asserted)], tag=[dict(OBSOLETE)] if report.superseded_at else None)
+
+
+def _caveat(result: Result) -> str:
+    return NOT_THE_REPORT if result.author is None else PERSONS_FINDING
+
+
+def _people(report: Report) -> list[Json] | None:
+    """Who answers for a signed result."""
+    signature = report.result.signature
+    return [practitioner(report.installation, signature.signer)] if signature and report.result.is_signed else None
+
+
+def _replaced(report: Report) -> list[Json]:
+    """The Observations of earlier reads that this one takes the place of."""
+    ids = (
+        observation_id(report.installation, report.study, earlier.read)
+        for earlier in report.replaces
+        if earlier.read.id != report.read.id
+    )
+    return [{"url": _REPLACES, "valueReference": reference("Observation", id)} for id in dict.fromkeys(ids)]
 
 
 def _observation(report: Report) -> FhirResource:
     installation, study, result = report.installation, report.study, report.result
     finding, refusal = result.finding, result.refusal
-    status = _status(report)
+    status, superseded = _status(result), report.superseded_at is not None
     if finding is not None:
         code, site = concept(finding.code), concept(finding.site)
         said = _finding_fields(finding)
@@ -123,13 +151,23 @@ def _observation(report: Report) -> FhirResource:
         said = {"dataAbsentReason": {"coding": [dict(_NOT_PERFORMED)], "text": clean(refusal.sentence)}}
     else:
         raise RenderingError("A result has either a finding or a refusal.")
-    notes = [*(finding.limits if finding else ()), NOT_THE_REPORT, installation.statement]
+    region = finding.region if finding else None
+    notes = [
+        *((plain_words.region_words(region),) if region else ()),
+        *(finding.limits if finding else ()),
+        *(plain_words.standing(result, superseded=superseded) if result.signature or superseded else ()),
+        _caveat(result),
+        installation.statement,
+    ]
     return finished(
         present(
             resourceType="Observation",
             id=observation_id(installation, study, report.read),
-            meta={"security": [dict(AI_ASSERTED)]},
-            text=narrative([NOT_THE_REPORT, *plain_words.sentences(result), installation.statement]),
+            meta=_meta(report),
+            text=narrative(
+                [_caveat(result), *plain_words.sentences(result, superseded=superseded), installation.statement]
+            ),
+            extension=_replaced(report),
             # Stable across revisions (PS3.16 TID 4108), unlike the id.
             identifier=[uid_identifier(finding.tracking_uid)] if finding else None,
             status=status,
@@ -138,6 +176,7 @@ def _observation(report: Report) -> FhirResource:
             subject=subject(installation, study.patient),
             effectiveDateTime=instant(study.started_at) if study.started_at else None,
             issued=instant(result.created_at),
+            performer=_people(report),
             bodySite=site,
             note=[{"text": clean(note)} for note in notes if clean(note)],
             device=reference(
@@ -189,14 +228,15 @@ def _probability(probability: float) -> Json:
 
 def _diagnostic_report(report: Report) -> FhirResource:
     installation, study, result = report.installation, report.study, report.result
-    status = _status(report)
+    status = _status(result)
     code = concept(_STUDY_REPORT)
-    conclusion = [NOT_THE_REPORT, *plain_words.sentences(result)]
+    superseded = report.superseded_at is not None
+    conclusion = [_caveat(result), *plain_words.sentences(result, superseded=superseded)]
     return finished(
         present(
             resourceType="DiagnosticReport",
             id=diagnostic_report_id(installation, study, report.read),
-            meta={"security": [dict(AI_ASSERTED)]},
+            meta=_meta(report),
             text=narrative([*conclusion, installation.statement]),
             status=status,
             category=[{"coding": [dict(_SECTION_RADIOLOGY)]}],
@@ -204,6 +244,7 @@ def _diagnostic_report(report: Report) -> FhirResource:
             subject=subject(installation, study.patient),
             effectiveDateTime=instant(study.started_at) if study.started_at else None,
             issued=instant(result.created_at),
+            resultsInterpreter=_people(report),
             result=[
                 reference(
                     "Observation",
@@ -245,44 +286,3 @@ def _device(installation: Installation, algorithm: Algorithm) -> FhirResource:
         status="active",
         codes=tokens(kind),
     )
-
-
-def _provenance(report: Report) -> FhirResource:
-    installation, study, result = report.installation, report.study, report.result
-    algorithm = result.algorithm
-    maker = reference("Device", device_id(installation, algorithm.device_uid), clean(algorithm.title))
-    key_images = set(result.finding.key_images) if result.finding else set()
-    recorded = instant(result.created_at)
-    return finished(
-        present(
-            resourceType="Provenance",
-            id=provenance_id(report),
-            text=narrative(
-                [
-                    f"Made by {algorithm.title}, version {algorithm.version}, at {recorded}, without a person.",
-                    f"Images shown to it: {len(result.images_read)}",
-                ]
-            ),
-            target=[
-                reference("Observation", observation_id(installation, study, report.read)),
-                reference("DiagnosticReport", diagnostic_report_id(installation, study, report.read)),
-            ],
-            occurredDateTime=recorded,
-            recorded=recorded,
-            agent=[{"type": {"coding": [dict(_ASSEMBLER)]}, "role": [{"coding": [dict(_AUTHOR)]}], "who": maker}],
-            entity=[
-                {
-                    "role": "source",
-                    "what": reference("ImagingStudy", imaging_study_id(installation, study.study_uid)),
-                },
-                *(_image_entity(image, key=image in key_images) for image in result.images_read),
-            ],
-        ),
-        date=result.created_at,
-    )
-
-
-def _image_entity(image: ImageRef, *, key: bool) -> Json:
-    frame = f"frame {image.frame}" if image.frame is not None else ""
-    display = ", ".join(part for part in ("key image" if key else "image", frame) if part)
-    return {"role": "source", "what": {"identifier": uid_identifier(image.sop_uid), "display": display}}

@@ -26,6 +26,7 @@ export interface Layout {
   reset: HTMLButtonElement;
   presets: HTMLSelectElement;
   keys: HTMLElement;
+  stage: HTMLElement;
   viewport: HTMLDivElement;
   corner: { topLeft: HTMLElement; topRight: HTMLElement; bottomLeft: HTMLElement; bottomRight: HTMLElement };
   edge: { left: HTMLElement; right: HTMLElement; top: HTMLElement; bottom: HTMLElement };
@@ -90,7 +91,7 @@ export function buildLayout(): Layout {
   const main = make('div', 'wv-main', {}, toolbar, keys, stage, slices);
   const root = make('div', 'wv', { role: 'group', 'aria-label': 'Image viewer' }, seriesPanel, main);
   return {
-    root, seriesPanel, seriesList, tools, invert, reset, presets, keys, viewport, corner, edge,
+    root, seriesPanel, seriesList, tools, invert, reset, presets, keys, stage, viewport, corner, edge,
     status, statusText, retry, slider, position, previous, next,
   };
 }

@@ -171,6 +171,16 @@ export class Stack {
     return { min: image.minPixelValue, max: image.maxPixelValue };
   }
 
+  /** Where a point of the element lies on the present image, in pixels of the frame; null while there is none. */
+  pixelAt(x: number, y: number): { column: number; row: number; columns: number; rows: number } | null {
+    const picture = this.viewport.getImageData();
+    if (picture === undefined || picture === null) return null;
+    const [column, row] = utilities.transformWorldToIndexContinuous(picture.imageData, this.viewport.canvasToWorld([x, y]));
+    const [columns, rows] = picture.dimensions;
+    // Cornerstone counts from the first pixel's middle, DICOM from its corner.
+    return { column: (column ?? 0) + 0.5, row: (row ?? 0) + 0.5, columns, rows };
+  }
+
   resize(): void {
     this.engine.resize(true, true);
   }

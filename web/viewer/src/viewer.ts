@@ -1,6 +1,7 @@
 // The viewer's behaviour: which series and slice is shown, and what buttons, keys and the page's data ask for.
 import { inWords, number, numbers, seriesOf, slicesOf, thumbnail, type Series, type Slice } from './dicomweb';
 import { buildLayout, make, type Layout } from './layout';
+import { Marker, type Box } from './mark';
 import { edges } from './orientation';
 import { Stack, type ToolName } from './stack';
 import { windowsFor, type Window } from './windows';
@@ -258,6 +259,16 @@ export class Viewer {
     layout.root.addEventListener('keydown', (event) => this.pressed(event));
     new ResizeObserver(() => stack.resize()).observe(layout.viewport);
     window.addEventListener('hashchange', () => this.followAddress());
+    const marker = new Marker(layout.stage, (x, y) => stack.pixelAt(x, y), (box) => this.marked(box));
+    this.host.addEventListener('wetread:mark', () => marker.start());
+  }
+
+  /** Tell the page which region of which image was marked; null where the person let it be. */
+  private marked(box: Box | null): void {
+    const slice = this.slices[this.index];
+    if (slice === undefined) return;
+    const detail = { box, sop_uid: slice.sopUid, frame: slice.frame, index: this.index };
+    this.host.dispatchEvent(new CustomEvent('wetread:marked', { bubbles: true, detail }));
   }
 
   private choose(tool: ToolName): void {

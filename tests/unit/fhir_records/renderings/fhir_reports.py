@@ -25,6 +25,7 @@ from fhir_records.model import (
     Report,
     Result,
     ResultStatus,
+    Signature,
     Standing,
     Study,
     StudyState,
@@ -137,7 +138,13 @@ READ = Read(
 )
 
 
-def report_of(said: Finding | Refusal, *, version: int = 1, status: ResultStatus = ResultStatus.PRELIMINARY) -> Report:
+def report_of(
+    said: Finding | Refusal,
+    *,
+    version: int = 1,
+    status: ResultStatus = ResultStatus.PRELIMINARY,
+    signature: Signature | None = None,
+) -> Report:
     """A report that says this, of the sample study."""
     result = Result(
         id=7,
@@ -149,5 +156,6 @@ def report_of(said: Finding | Refusal, *, version: int = 1, status: ResultStatus
         algorithm=ALGORITHM,
         images_read=tuple(image(of) for of in INSTANCES) if isinstance(said, Finding) else (),
         created_at=CREATED,
+        signature=signature,
     )
     return Report(INSTALLATION, STUDY, READ, result, INSTANCES)

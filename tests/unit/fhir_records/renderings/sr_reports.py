@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import MRImageStorage
 
 from fhir_records.model import (
+    Act,
     Algorithm,
     ClassProbability,
     Code,
@@ -28,6 +29,8 @@ from fhir_records.model import (
     Report,
     Result,
     ResultStatus,
+    Signature,
+    Signer,
     Standing,
     Study,
     StudyState,
@@ -81,6 +84,14 @@ def result_of(said: Finding | Refusal, images_read: Sequence[ImageRef] = ()) -> 
         images_read=tuple(images_read),
         created_at=NOW,
     )
+
+
+CURIE = Signer("curie", "Curie^Marie^^Dr", "Dr Marie Curie", "Hôpital Curie", Code("NPI", "12345", "Dr Marie Curie"))
+
+
+def signature(act: Act, *, note: str = "", machine_said: str = "", signer: Signer = CURIE) -> Signature:
+    """What a person did with version 1."""
+    return Signature(act, signer, NOW, 1, act is Act.CORRECT, machine_said, note)
 
 
 def header(number: int = 1, **attributes: object) -> Dataset:

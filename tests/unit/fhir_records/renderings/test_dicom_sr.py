@@ -359,8 +359,8 @@ def test_content_time_is_in_the_zone_of_the_study(offset: str | None, hours_behi
 
 
 @pytest.mark.parametrize("status", [ResultStatus.FINAL, ResultStatus.AMENDED, ResultStatus.ENTERED_IN_ERROR])
-def test_only_preliminary_results(status: ResultStatus) -> None:
-    """A status that is not rendered yet is refused by its name, not written as something else."""
+def test_no_status_of_a_person_without_one(status: ResultStatus) -> None:
+    """What only a person can make of a result is refused where nobody did, and what was rejected always is."""
     report = report_of([header()], ABSENT)
     with pytest.raises(RenderingError, match=status.value):
         render_sr(replace(report, result=replace(report.result, status=status)), [header()])

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fhir_records.errors import RenderingError
-from fhir_records.model import Code, Finding, Identifier, Presence, Refusal, ResultStatus
+from fhir_records.model import Act, Code, Finding, Identifier, Presence, Refusal, ResultStatus
 from fhir_records.renderings.fhir import render_report, render_study
 from fhir_records.renderings.fhir.datatypes import human_names
 from fhir_records.renderings.fhir.ids import issuer_system
@@ -33,6 +33,7 @@ from tests.unit.fhir_records.renderings.fhir_reports import (
     instance,
     report_of,
 )
+from tests.unit.fhir_records.renderings.sr_reports import signature
 
 EVERYTHING = [PRESENT, ABSENT, REFUSAL]
 TYPES = {"Patient", "ImagingStudy", "Device", "Observation", "DiagnosticReport", "Provenance"}
@@ -157,7 +158,7 @@ def test_what_a_machine_says_is_marked_and_claims_no_person() -> None:
 def test_a_result_in_error_says_so() -> None:
     """A rejected result becomes entered-in-error under the same id."""
     before = rendered(PRESENT)
-    after = rendered(PRESENT, version=2, status=ResultStatus.ENTERED_IN_ERROR)
+    after = rendered(PRESENT, version=2, status=ResultStatus.ENTERED_IN_ERROR, signature=signature(Act.REJECT))
     assert after["Observation"]["status"] == after["DiagnosticReport"]["status"] == "entered-in-error"
     assert after["Observation"]["id"] == before["Observation"]["id"]
     assert after["Provenance"]["id"] != before["Provenance"]["id"]

@@ -10,9 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fhir_records.errors import RenderingError
-from fhir_records.model import Code, Finding, Presence, Refusal, ResultStatus
+from fhir_records.model import Act, Code, Finding, Presence, Refusal, ResultStatus
 from fhir_records.renderings import plain_words
-from tests.unit.fhir_records.renderings.sr_reports import ABSENT, LIMIT, PRESENT, REFUSAL, header, ref, result_of
+from tests.unit.fhir_records.renderings.sr_reports import (
+    ABSENT,
+    LIMIT,
+    PRESENT,
+    REFUSAL,
+    header,
+    ref,
+    result_of,
+    signature,
+)
 
 UNDETERMINED = replace(ABSENT, presence=Presence.UNDETERMINED, probability=None)
 PITUITARY = replace(
@@ -40,10 +49,53 @@ def test_headline(said: Finding | Refusal, line: str) -> None:
 
 def test_withdrawn_headline() -> None:
     """A result entered in error says so before anything else."""
-    withdrawn = replace(result_of(ABSENT), status=ResultStatus.ENTERED_IN_ERROR)
+    withdrawn = replace(result_of(ABSENT), status=ResultStatus.ENTERED_IN_ERROR, signature=signature(Act.REJECT))
     assert plain_words.headline(withdrawn) == "Entered in error: no neoplasm of the brain (probability 97 %)"
-    assert "do not use" in plain_words.sentences(withdrawn)[-1]
+    assert plain_words.sentences(withdrawn)[-2:] == (
+        "Entered in error: do not use.",
+        "Rejected by Dr Marie Curie, Hôpital Curie on 2026-03-04 at 05:06 UTC.",
+    )
     assert "taken back" in plain_words.patient_words(withdrawn)
+
+
+def test_a_signed_result_says_by_whom() -> None:
+    """Name, organization and time stand in the last sentence, and the title says that it is signed."""
+    signed = replace(result_of(ABSENT), status=ResultStatus.FINAL, signature=signature(Act.ACCEPT))
+    said = "AI finding, signed by Dr Marie Curie, Hôpital Curie on 2026-03-04 at 05:06 UTC; not the radiology report."
+    assert plain_words.sentences(signed)[-1] == said
+    assert plain_words.title(signed) == "Wetread AI read: no neoplasm of the brain (signed)"
+    amended = replace(signed, status=ResultStatus.AMENDED, signature=signature(Act.CORRECT, note="Looked twice"))
+    assert plain_words.sentences(amended)[-1] == "Note of the person who signed: Looked twice."
+    assert "amended and signed by" in plain_words.sentences(amended)[-2]
+
+
+def test_a_corrected_result_is_the_persons_and_names_the_machines() -> None:
+    """Whose finding it is and what the AI had answered are said; no "no" is lost; patients learn the same."""
+    answer = "No neoplasm of the brain (probability 97 %)"
+    act = signature(Act.CORRECT, machine_said=answer)
+    finding = replace(PRESENT, probability=None, alternatives=(), limits=(), author=act.signer)
+    corrected = replace(result_of(finding), status=ResultStatus.FINAL, signature=act)
+    sentences = plain_words.sentences(corrected)
+    assert sentences[0] == "Glioma of the brain: present."
+    assert f"The AI, Brain MR tumour, version 1.0.0, had answered: {answer}." in sentences
+    assert sentences[-1].startswith("A person's finding, signed by Dr Marie Curie")
+    assert plain_words.title(corrected).startswith("Wetread corrected read: glioma")
+    assert "The doctor found signs of a glioma" in plain_words.patient_words(corrected)
+    no = replace(corrected, finding=replace(finding, presence=Presence.ABSENT))
+    assert "The doctor found no sign of a glioma" in plain_words.patient_words(no)
+
+
+def test_a_superseded_result_says_so() -> None:
+    """The sentence stands before how far it was signed."""
+    words = plain_words.standing(result_of(ABSENT), superseded=True)
+    assert words[0].startswith("Superseded") and words[1].startswith("AI finding, preliminary")
+
+
+@pytest.mark.parametrize("status", [ResultStatus.FINAL, ResultStatus.AMENDED, ResultStatus.ENTERED_IN_ERROR])
+def test_what_only_a_person_can_say_needs_one(status: ResultStatus) -> None:
+    """No text claims a signature that the record does not have."""
+    with pytest.raises(RenderingError, match="names who"):
+        plain_words.sentences(replace(result_of(ABSENT), status=status))
 
 
 @given(st.floats(0, 1))
