@@ -19,6 +19,7 @@ from fhir_records.errors import DatabaseUnavailable, NotAllowed, NotFound, Query
 from web.admin import admin_router
 from web.auth import Auth, LogInNeeded, SameOriginOnly, ask_to_log_in, log_in_router
 from web.dicomweb_http import dicomweb_router
+from web.dicomweb_store import store_router
 from web.fhir_http import fhir_router
 from web.health import health_router
 from web.pages import STATIC, Pages, SecurityHeaders, VersionedStaticFiles
@@ -73,6 +74,7 @@ def _add_program_interfaces(app: FastAPI, settings: WebSettings, database: Datab
         dicomweb_router(database, settings.spool_root, settings.timezone, [may_see_images], BoundedDecoder()),
         prefix="/dicom-web",
     )
+    app.include_router(store_router(settings, database, auth.store), prefix="/dicom-web")
     app.include_router(
         fhir_router(
             database,
