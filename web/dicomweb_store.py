@@ -30,9 +30,8 @@ from fhir_records.database import Database
 from fhir_records.errors import DatabaseUnavailable, ObjectNotStorable, OutOfSpace, QueryError
 from fhir_records.model import AuditEntry
 from web.auth import Sender
-from web.dicomweb_objects import as_text
-from web.dicomweb_query import UID
-from web.dicomweb_requests import DicomwebRoute, base_of, need
+from web.dicomweb_attributes import as_text
+from web.dicomweb_requests import UID, DicomwebRoute, base_of, need
 from web.dicomweb_xml import as_xml
 from web.media_types import DICOM, DICOM_JSON, DICOM_XML, JSON, MULTIPART, media_type
 from web.settings import WebSettings
@@ -96,7 +95,7 @@ def store_router(settings: WebSettings, database: Database, may_store: Callable[
         await run_in_threadpool(storing.note, problem)
         if problem:
             raise problem
-        return answer(storing.result, base_of(request), kind)
+        return answer(storing.result, base_of(request, settings.public_url), kind)
 
     return router
 

@@ -11,10 +11,12 @@ DICOM = "application/dicom"
 DICOM_JSON = "application/dicom+json"
 DICOM_XML = "application/dicom+xml"
 JSON = "application/json"
+XML = "application/xml"
 OCTET_STREAM = "application/octet-stream"
 MULTIPART = "multipart/related"
 JPEG = "image/jpeg"
 PNG = "image/png"
+GIF = "image/gif"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class MediaRange:
         """Whether a multipart body with parts of ``kind`` fits this range."""
         if self.kind != MULTIPART:
             return self.kind == "*/*"
-        return self.parameters.get("type", kind).lower() in (kind, "*/*")
+        return self.parameters.get("type", kind).lower() in (kind, "*/*", f"{kind.split('/', 1)[0]}/*")
 
 
 def accepted(header: str, query: str = "") -> list[MediaRange]:

@@ -339,7 +339,7 @@ def web_routes(router: APIRouter) -> set[str]:
 def test_routes_of_dicomweb() -> None:
     """The table has every resource that is served, and all of them are read only."""
     router = dicomweb_router(Database("postgresql://nobody@127.0.0.1:9/none"), Path(), ZoneInfo("UTC"))
-    short = {"{study_uid}": "{study}", "{series_uid}": "{series}", "{sop_uid}": "{instance}"}
+    short = {":path": "", "{study_uid}": "{study}", "{series_uid}": "{series}", "{sop_uid}": "{instance}"}
     served = set()
     for path in web_routes(router):
         for long, word in short.items():

@@ -78,7 +78,7 @@ def test_memory_is_limited(tmp_path: Path, path: Path) -> None:
     """A frame that needs more memory than a child may have is refused; smaller ones go on."""
     large = tmp_path / "large.dcm"
     large.write_bytes(as_file(image(Rows=9000, Columns=9000, PixelData=bytes(2 * 9000 * 9000))))
-    with BoundedDecoder(Bounds(processes=1, memory_mb=400)) as decoder:
+    with BoundedDecoder(Bounds(processes=1, memory_mb=250)) as decoder:
         with pytest.raises(PixelsNotReadable, match=r"memory|broke down"):
             decoder.display_frame(large)
         assert decoder.display_frame(path).shape == (4, 6)
