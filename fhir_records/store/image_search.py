@@ -78,7 +78,7 @@ def search_studies(session: Session, query: ImageQuery) -> list[StudyAnswer]:
     statement = (
         select(tables.Study)
         .join(tables.Study.patient)
-        .where(*_study_conditions(query), _has_instance(query))
+        .where(*_study_conditions(query), _HAS_INSTANCE)
         .order_by(tables.Study.started_at.desc().nulls_last(), tables.Study.id.desc())
         .offset(query.offset)
         .limit(query.limit)
@@ -93,7 +93,7 @@ def studies_named(session: Session, study_uids: Iterable[str]) -> dict[str, Stud
 
 
 def search_series(session: Session, query: ImageQuery) -> list[SeriesAnswer]:
-    """The series with at least one current instance that fits ``query``, by newest study, then series number."""
+    """The series with at least one current instance that fit ``query``, by newest study, then series number."""
     number = func.min(tables.Instance.series_number)
     statement = (
         _series(query)
@@ -141,7 +141,7 @@ def count_studies(session: Session, query: ImageQuery) -> int:
     """How many studies fit ``query``, whatever its limit."""
     return _count(
         session,
-        select(tables.Study.id).join(tables.Study.patient).where(*_study_conditions(query), _has_instance(query)),
+        select(tables.Study.id).join(tables.Study.patient).where(*_study_conditions(query), _HAS_INSTANCE),
     )
 
 
@@ -194,12 +194,18 @@ def is_here(session: Session, study_uid: str, series_uid: str | None = None) -> 
 
 
 _CURRENT: ColumnElement[bool] = tables.Instance.standing == Standing.CURRENT
+_HAS_INSTANCE: ColumnElement[bool] = (
+    select(tables.Instance.id)
+    .where(tables.Instance.study_id == tables.Study.id, _CURRENT)
+    .correlate(tables.Study)
+    .exists()
+)
 
 
 def _series(query: ImageQuery) -> Select[str, str, str, int | None, str, int]:
     """Study and series UID, modality, number, description, number of instances, of each series."""
     instance = tables.Instance
-    grouped = (
+    return (
         select(
             tables.Study.study_uid,
             instance.series_uid,
@@ -213,9 +219,6 @@ def _series(query: ImageQuery) -> Select[str, str, str, int | None, str, int]:
         .where(*_study_conditions(query), _CURRENT, *_series_conditions(query))
         .group_by(tables.Study.id, instance.series_uid)
     )
-    fitting = _own_conditions(query)
-    # The number of instances is that of the whole series, whichever of them are asked for.
-    return grouped.having(func.bool_or(and_(*fitting))) if fitting else grouped
 
 
 def _count(session: Session, statement: SelectBase) -> int:
@@ -265,10 +268,9 @@ def _series_conditions(query: ImageQuery) -> list[ColumnElement[bool]]:
     return conditions
 
 
-def _own_conditions(query: ImageQuery) -> list[ColumnElement[bool]]:
-    """Those of the instance level alone."""
+def _instance_conditions(query: ImageQuery) -> list[ColumnElement[bool]]:
     instance = tables.Instance
-    conditions: list[ColumnElement[bool]] = []
+    conditions = [_CURRENT, *_series_conditions(query)]
     if query.sop_uids:
         conditions.append(instance.sop_uid.in_(query.sop_uids))
     if query.sop_class_uids:
@@ -276,19 +278,6 @@ def _own_conditions(query: ImageQuery) -> list[ColumnElement[bool]]:
     if query.instance_numbers:
         conditions.append(instance.instance_number.in_(query.instance_numbers))
     return conditions
-
-
-def _instance_conditions(query: ImageQuery) -> list[ColumnElement[bool]]:
-    return [_CURRENT, *_series_conditions(query), *_own_conditions(query)]
-
-
-def _has_instance(query: ImageQuery) -> ColumnElement[bool]:
-    instance = tables.Instance
-    return (
-        select(instance.id)
-        .where(instance.study_id == tables.Study.id, *_instance_conditions(query))
-        .correlate(tables.Study)
-    ).exists()
 
 
 def _person_name(wanted: str) -> ColumnElement[bool]:
