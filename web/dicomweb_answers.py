@@ -11,7 +11,7 @@ from pydicom.tag import Tag
 
 from fhir_records.model import Instance
 from fhir_records.store.image_search import SeriesAnswer, StudyAnswer
-from web.dicomweb_attributes import Json
+from web.dicomweb_json import Json
 
 # What is alike in every object of a study, or of a series, and is read from one of them where it is asked for
 # (PS3.3 section C.7.1 to C.7.3.1).

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from pydicom import dcmread
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filewriter import correct_ambiguous_vr, dcmwrite
 from pydicom.tag import Tag
@@ -24,6 +25,7 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 from dicom_listener import pixels
 from dicom_listener.decoding import MAX_INFLATED_BYTES, MAX_INFLATED_HEADER_BYTES, opened
 from fhir_records.errors import NotFound, PixelsNotReadable
+from web.dicomweb_json import Json, as_json
 
 # Binary values longer than this are delivered at an address of their own, but for the LUTs, without which a viewer
 # shows wrong colours.
@@ -34,6 +36,7 @@ PIXEL_DATA = "7FE00010"
 
 NATIVE = frozenset({ExplicitVRLittleEndian, ImplicitVRLittleEndian})
 _BINARY = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
+_LOOKED_AT = _BINARY | {"SQ", None}  # None: of Implicit VR, to be looked up
 _WORD_BYTES = {"OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8}
 
 # Whatever else is asked for, these are needed to say the others right: character set, VRs, and what decoding changes.
@@ -41,8 +44,6 @@ _ALWAYS = tuple(
     int(Tag(keyword))
     for keyword in ("SpecificCharacterSet", "SamplesPerPixel", "PhotometricInterpretation", "PixelRepresentation")
 )
-
-Json = dict[str, Any]
 
 
 class StoredAs(Protocol):
@@ -69,8 +70,9 @@ def attributes(path: Path, instance: StoredAs, address: str, tags: Collection[in
     long = _take_out_long(ds, "")
     _as_delivered(ds, instance)
     try:
-        correct_ambiguous_vr(ds, True)
-        found: Json = ds.to_json_dict(suppress_invalid_tags=True)
+        if ds.original_encoding[0] is not False:  # in Explicit VR nothing is ambiguous
+            correct_ambiguous_vr(ds, True)
+        found = as_json(ds)
     except Exception as error:  # boundary: pydicom raises whatever a broken value brings about
         raise PixelsNotReadable("The object's attributes cannot be written as JSON.") from error
     if tags is not None:
@@ -183,6 +185,9 @@ def _take_out_long(ds: Dataset, above: str) -> dict[str, str]:
     """Take long binary values out of ``ds`` and its sequences, and values that cannot be parsed; VRs by place."""
     taken: dict[str, str] = {}
     for tag in list(ds.keys()):
+        raw = ds.get_item(tag)
+        if isinstance(raw, RawDataElement) and (raw.VR not in _LOOKED_AT or _is_short(raw)):
+            continue  # neither long nor a sequence; it is converted once, when it is written
         try:
             element = ds[tag]
         except Exception:  # boundary: pydicom raises whatever a broken value brings about
@@ -196,6 +201,10 @@ def _take_out_long(ds: Dataset, above: str) -> dict[str, str]:
             del ds[tag]
             taken[place] = element.VR
     return taken
+
+
+def _is_short(raw: RawDataElement) -> bool:
+    return raw.VR in _BINARY and isinstance(raw.value, bytes) and len(raw.value) <= INLINE_BYTES
 
 
 def _put_addresses(found: Json, long: dict[str, str], address: str) -> None:

@@ -12,7 +12,8 @@ from fhir_records.model import Instance
 from fhir_records.store import image_search
 from web.dicomweb_answers import SERIES_FIELDS, STUDY_FIELDS, instance_json, series_json, study_json
 from web.dicomweb_archive import Archive
-from web.dicomweb_attributes import Json, as_text
+from web.dicomweb_attributes import as_text
+from web.dicomweb_json import Json
 from web.dicomweb_query import (
     INSTANCE_KEYS,
     MAX_OBJECTS,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from dicom_listener.offered import Offered
-from web.dicomweb_attributes import Json
+from web.dicomweb_json import Json
 
 
 class Failure(Enum):
