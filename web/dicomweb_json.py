@@ -35,7 +35,7 @@ def as_json(ds: Dataset) -> Json:
         try:
             element = _from_bytes(raw) if isinstance(raw, RawDataElement) else None
             found[f"{int(tag):08X}"] = element or _from_value(ds[tag])
-        except Exception:  # noqa: S112 - boundary: pydicom raises whatever a broken value brings about
+        except Exception:  # boundary: pydicom raises whatever a broken value brings about # noqa: S112
             continue
     return found
 
@@ -70,11 +70,13 @@ def _values(vr: str, text: str) -> list[Any] | None:
     if vr == "PN":
         return None if "=" in text or "\\" in text else [{"Alphabetic": text}]
     parts = text.split("\\")
-    if any(part != part.strip() or not part for part in parts):  # pydicom knows which spaces count
+    if not all(parts):
         return None
-    if vr in _TEXTS:
-        return list(parts)
-    return [_DECIMALS[vr](part) for part in parts] if vr in _DECIMALS else None
+    if vr in _DECIMALS:
+        return [_DECIMALS[vr](part) for part in parts]
+    if vr not in _TEXTS or any(part != part.strip() for part in parts):  # pydicom knows which spaces count
+        return None
+    return list(parts)
 
 
 def _numbers(vr: str, value: bytes, order: str) -> Json | None:
