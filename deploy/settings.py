@@ -71,6 +71,8 @@ class Http(_Section):
     secure_cookies: bool | None = None
     session_hours: float = Field(12, gt=0, le=24 * 7)
     idle_minutes: float = Field(60, gt=0)
+    store_max_object_mb: int = Field(4096, ge=1, le=1024**2)
+    store_max_objects: int = Field(10_000, ge=1, le=1_000_000)
 
 
 class Hl7(_Section):

@@ -123,6 +123,8 @@ def web_settings(settings: Settings) -> WebSettings:
         secure_cookies=http.secure_cookies,
         session_hours=http.session_hours,
         idle_minutes=http.idle_minutes,
+        store_max_object_bytes=http.store_max_object_mb * 2**20,
+        store_max_objects=http.store_max_objects,
         ae_title=settings.file.dicom.ae_title,
         dicom_port=settings.file.dicom.port,
         min_free_bytes=settings.file.dicom.min_free_mb * 2**20,

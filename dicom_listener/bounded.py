@@ -64,14 +64,19 @@ class BoundedDecoder:
             self._free.put(child)
 
     def display_frame(
-        self, path: str | Path, frame: int = 1, window: tuple[float, float] | None = None
+        self,
+        path: str | Path,
+        frame: int = 1,
+        window: tuple[float, float] | None = None,
+        function: str = "LINEAR_EXACT",
     ) -> npt.NDArray[np.uint8]:
         """As `pixels.display_frame`.
 
         Raises:
             PixelsNotReadable: likewise; or decoding took too long, needed too much memory, or crashed.
         """
-        _, pixels = self._ask({"what": "display", "path": str(path), "frame": frame, "window": window})
+        request = {"what": "display", "path": str(path), "frame": frame, "window": window, "function": function}
+        _, pixels = self._ask(request)
         return cast(npt.NDArray[np.uint8], pixels)
 
     def native_frame(self, path: str | Path, frame: int = 1) -> NativeFrame:
@@ -96,7 +101,12 @@ class BoundedDecoder:
     ) -> None:
         self.close()
 
-    def _ask(self, request: dict[str, Any]) -> tuple[dict[str, Any], Array]:
+    def ask(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytearray]:
+        """What the module that the children run answers: words, and bytes.
+
+        Raises:
+            PixelsNotReadable: it refused; or it took too long, needed too much memory, or crashed.
+        """
         try:
             child = self._free.get(timeout=self.bounds.seconds)
         except queue.Empty as error:
@@ -107,6 +117,10 @@ class BoundedDecoder:
             self._free.put(child)
         if "refused" in told:
             raise PixelsNotReadable(str(told["refused"]))
+        return told, raw
+
+    def _ask(self, request: dict[str, Any]) -> tuple[dict[str, Any], Array]:
+        told, raw = self.ask(request)
         return told, np.frombuffer(raw, told["dtype"]).reshape(told["shape"])
 
 

@@ -10,6 +10,7 @@ import json
 import os
 import resource
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,11 @@ from dicom_listener.bounded import LENGTH
 from dicom_listener.lookup import Array
 from fhir_records.errors import PixelsNotReadable
 
+Answer = Callable[[dict[str, Any]], tuple[dict[str, Any], Array | bytes | None]]
 
-def main() -> None:
-    """Answer requests until there are no more."""
+
+def serve(answer: Answer) -> None:
+    """Answer requests until there are no more. Runs in a process of its own, which it limits."""
     # Values that break their representation's rules are quoted in warnings.
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
     # Answers go to a descriptor of their own: a decoder's C code may print.
@@ -33,27 +36,33 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _send(answers, {"ready": True}, b"")
     for line in sys.stdin.buffer:
-        told, found = _answer(json.loads(line))
-        if found is None:
-            _send(answers, told, b"")
-        else:
+        try:
+            told, found = answer(json.loads(line))
+        except PixelsNotReadable as error:
+            told, found = {"refused": str(error)}, None
+        except MemoryError:
+            told, found = {"refused": "There is not enough memory for this object."}, None
+        if isinstance(found, np.ndarray):
             values = np.ascontiguousarray(found)
             told |= {"dtype": values.dtype.str, "shape": values.shape}
             _send(answers, told, values.tobytes())
+        else:
+            _send(answers, told, found or b"")
         del found
 
 
-def _answer(request: dict[str, Any]) -> tuple[dict[str, Any], Array | None]:
+def decode(request: dict[str, Any]) -> tuple[dict[str, Any], Array]:
+    """A frame.
+
+    Raises:
+        PixelsNotReadable: it cannot be decoded.
+    """
     path, frame = request["path"], request["frame"]
-    try:
-        if request["what"] == "display":
-            window = request["window"]
-            return {}, pixels.display_frame(path, frame, None if window is None else (window[0], window[1]))
-        native = pixels.native_frame(path, frame)
-    except PixelsNotReadable as error:
-        return {"refused": str(error)}, None
-    except MemoryError:
-        return {"refused": "There is not enough memory to decode the frame."}, None
+    if request["what"] == "display":
+        window = request["window"]
+        centre_and_width = None if window is None else (window[0], window[1])
+        return {}, pixels.display_frame(path, frame, centre_and_width, request["function"])
+    native = pixels.native_frame(path, frame)
     attributes = {name: getattr(native, name) for name in native.__slots__ if name != "pixels"}
     return {"attributes": attributes}, native.pixels
 
@@ -66,4 +75,4 @@ def _send(pipe: Any, told: dict[str, Any], raw: bytes) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    serve(decode)

@@ -143,6 +143,24 @@ def decoded(path: str | Path, frame: int, max_pixels: int) -> tuple[Dataset, Arr
     return ds, pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
 
 
+def encoded_frame(path: str | Path, frame: int) -> bytes:
+    """The compressed bytes of frame ``frame`` (from 1), as they are stored.
+
+    Raises:
+        PixelsNotReadable: the frame is not compressed, or is not to be found.
+    """
+    with opened(path) as (file, meta):
+        ds = _attributes(file, meta)
+        syntax = transfer_syntax(str(meta.get("TransferSyntaxUID") or ""))
+        frames = number_of_frames(ds)
+        if not syntax.is_encapsulated or not 1 <= frame <= frames:
+            raise PixelsNotReadable(f"The object has no compressed frame {frame}.")
+        encoded = _encoded(file, ds, frame)
+    if encoded is None:
+        raise PixelsNotReadable("The compressed frame is not to be found in the object.")
+    return encoded
+
+
 @contextmanager
 def naming(ds: Dataset, what: str) -> Iterator[None]:
     """Any failure inside becomes a `PixelsNotReadable` that names ``what`` and the transfer syntax."""

@@ -13,7 +13,7 @@ import structlog
 from dicom_listener.description import Described
 from dicom_listener.faults import where
 from dicom_listener.index import Index, Indexing
-from dicom_listener.received import Received, file_header, split_file
+from dicom_listener.received import Bytes, Received, file_header, split_file
 from dicom_listener.spool import Spool, StoredFile
 from fhir_records.errors import DatabaseUnavailable, ObjectNotStorable, OutOfSpace
 from fhir_records.identities import log_id
@@ -76,7 +76,7 @@ class Intake:
             return Taken(Outcome.NO_SPACE, "out of space")
         return self._index(described, file, association)
 
-    def take_file(self, content: bytes, source: str) -> Indexing:
+    def take_file(self, content: Bytes, source: str) -> Indexing:
         """Store one object that came as a file (PS3.10) by another door, and index it.
 
         Args:
@@ -88,23 +88,7 @@ class Intake:
             OutOfSpace: nothing was written.
             DatabaseUnavailable: it is safe but not in the index yet.
         """
-        now = self.clock()
-        try:
-            meta, data = split_file(content)
-        except ObjectNotStorable as error:
-            self._quarantine(content, Received("", "", "", source, "", "", "", now), Outcome.NOT_STORABLE, str(error))
-            raise
-        received = Received(
-            sop_class_uid=str(meta.get("MediaStorageSOPClassUID") or ""),
-            sop_instance_uid=str(meta.get("MediaStorageSOPInstanceUID") or ""),
-            transfer_syntax_uid=str(meta.TransferSyntaxUID),
-            source=source,
-            caller="",
-            called="",
-            address="",
-            received_at=now,
-        )
-        taken = self.take(data, received)
+        taken = self.take_object(content, source)
         if taken.outcome is Outcome.NO_SPACE:
             raise OutOfSpace
         if taken.outcome is Outcome.WAITING:
@@ -112,6 +96,35 @@ class Intake:
         if taken.indexing is None:
             raise ObjectNotStorable(f"The object cannot be stored: {taken.reason}.")
         return taken.indexing
+
+    def take_object(self, content: Bytes, source: str, address: str = "") -> Taken:
+        """As `take_file`, for a door that answers with an outcome.
+
+        Args:
+            content: the file.
+            source: the door and who came through it, "stow:NAME".
+            address: of the sender, where it is known.
+        """
+        now = self.clock()
+        try:
+            meta, data = split_file(content)
+        except ObjectNotStorable as error:
+            received = Received("", "", "", source, "", "", address, now)
+            try:
+                return self._quarantine(memoryview(content), received, Outcome.NOT_STORABLE, str(error))
+            except OutOfSpace:
+                return Taken(Outcome.NO_SPACE, "out of space")
+        received = Received(
+            sop_class_uid=str(meta.get("MediaStorageSOPClassUID") or ""),
+            sop_instance_uid=str(meta.get("MediaStorageSOPInstanceUID") or ""),
+            transfer_syntax_uid=str(meta.TransferSyntaxUID),
+            source=source,
+            caller="",
+            called="",
+            address=address,
+            received_at=now,
+        )
+        return self.take(data, received)
 
     def _index(self, described: Described, file: StoredFile, association: OpenAssociation | None) -> Taken:
         if self.database_away.is_set():

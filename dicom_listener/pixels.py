@@ -73,7 +73,11 @@ class Decoder(Protocol):
         """As `native_frame`."""
 
     def display_frame(
-        self, path: str | Path, frame: int = 1, window: tuple[float, float] | None = None
+        self,
+        path: str | Path,
+        frame: int = 1,
+        window: tuple[float, float] | None = None,
+        function: str = "LINEAR_EXACT",
     ) -> npt.NDArray[np.uint8]:
         """As `display_frame`."""
 
@@ -139,12 +143,14 @@ def display_frame(
     path: str | Path,
     frame: int = 1,
     window: tuple[float, float] | None = None,
+    function: str = "LINEAR_EXACT",
     *,
     max_pixels: int = MAX_FRAME_PIXELS,
 ) -> npt.NDArray[np.uint8]:
     """Frame ``frame`` (from 1) as it is meant to be seen: uint8 (rows, columns), or (rows, columns, 3) for colour.
 
-    ``window`` is (centre, width) in modality units and goes before the object's own window or VOI LUT (of the frame's
+    ``window`` is (centre, width) in modality units, of a VOI LUT ``function`` (PS3.3 section C.11.2.1.3: LINEAR,
+    LINEAR_EXACT or SIGMOID), and goes before the object's own window or VOI LUT (of the frame's
     functional groups, where there are such: PS3.3 section C.7.6.16.2.10); with neither, the frame's own range is shown.
 
     Raises:
@@ -156,24 +162,24 @@ def display_frame(
             return as_rgb8(ds, pixels)
         attributes, inverted = frame_attributes(ds, frame), ds.PhotometricInterpretation == "MONOCHROME1"
         if pixels.dtype.kind not in "iu" or pixels.dtype.itemsize > 2:
-            return _shown(pixels, attributes, window, inverted)
-        return _looked_up(pixels, attributes, window, inverted)
+            return _shown(pixels, attributes, window, function, inverted)
+        return _looked_up(pixels, attributes, window, function, inverted)
 
 
 def _shown(
-    pixels: Array, attributes: Dataset, window: tuple[float, float] | None, inverted: bool
+    pixels: Array, attributes: Dataset, window: tuple[float, float] | None, function: str, inverted: bool
 ) -> npt.NDArray[np.uint8]:
     """Stored values as brightness, of any shape."""
     values = modality_values(pixels, attributes)
     if window is not None:
-        shown = windowed(values, window[0], window[1], "LINEAR_EXACT")
+        shown = windowed(values, window[0], window[1], function)
     else:
         shown = presented(pixels, values, attributes)
     return np.rint((1.0 - shown if inverted else shown) * 255).astype(np.uint8)
 
 
 def _looked_up(
-    pixels: Array, attributes: Dataset, window: tuple[float, float] | None, inverted: bool
+    pixels: Array, attributes: Dataset, window: tuple[float, float] | None, function: str, inverted: bool
 ) -> npt.NDArray[np.uint8]:
     """As `_shown`, each value that occurs computed once: a large frame would need many times its size otherwise."""
     unsigned = np.ascontiguousarray(pixels).view(f"u{pixels.dtype.itemsize}").ravel()
@@ -183,7 +189,7 @@ def _looked_up(
         occurs[block] = True
     present = np.flatnonzero(occurs).astype(unsigned.dtype)
     table = np.zeros(occurs.size, dtype=np.uint8)
-    table[present] = _shown(present.view(pixels.dtype), attributes, window, inverted)
+    table[present] = _shown(present.view(pixels.dtype), attributes, window, function, inverted)
     shown = np.empty(unsigned.size, dtype=np.uint8)
     for number, block in enumerate(blocks):
         shown[number * _BLOCK_PIXELS :][: block.size] = table[block]

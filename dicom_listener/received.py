@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import io
 import json
+import mmap
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,10 @@ IMPLEMENTATION_VERSION_NAME = "WETREAD"
 PRIVATE_INFORMATION_CREATOR_UID = UID("2.25.299637243477413104341316687379172720516")
 
 _PREFIX = bytes(128) + b"DICM"
+# No file meta information is longer; a length that promises more would have the whole file read into memory.
+_MAX_META_BYTES = 1 << 20
+
+Bytes = bytes | bytearray | memoryview | mmap.mmap
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +75,7 @@ def file_header(received: Received) -> bytes:
     return _PREFIX + buffer.getvalue()
 
 
-def split_file(content: bytes) -> tuple[FileMetaDataset, memoryview]:
+def split_file(content: Bytes) -> tuple[FileMetaDataset, memoryview]:
     """The file meta information of a DICOM file, and its data set.
 
     Raises:
@@ -81,6 +86,8 @@ def split_file(content: bytes) -> tuple[FileMetaDataset, memoryview]:
     end = 144 + struct.unpack("<L", content[140:144])[0]
     if end > len(content):
         raise ObjectNotStorable("the file ends early")
+    if end > _MAX_META_BYTES:
+        raise ObjectNotStorable("the file meta information is too long")
     try:
         meta = FileMetaDataset(read_dataset(io.BytesIO(content[132:end]), False, True))
     except Exception as error:  # boundary: pydicom raises whatever broken file meta information brings about

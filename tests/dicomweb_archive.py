@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -33,6 +34,8 @@ def put(database: Database, paths: Iterable[Path], standing: Standing = Standing
 
 def _study(ds: Dataset) -> tables.Study:
     patient = tables.Patient(patient_uid=new_patient_uid(), name=str(ds.PatientName), sex=ds.get("PatientSex") or "")
+    if ds.get("PatientBirthDate"):
+        patient.birth_date = dt.datetime.strptime(ds.PatientBirthDate, "%Y%m%d").date()  # noqa: DTZ007 - a day has no zone
     patient.identifiers.append(tables.PatientIdentifier(value=ds.PatientID or "", issuer="TEST"))
     return tables.Study(
         study_uid=ds.StudyInstanceUID,

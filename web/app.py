@@ -13,12 +13,12 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dicom_listener.bounded import BoundedDecoder
 from fhir_records.database import Database
 from fhir_records.errors import DatabaseUnavailable, NotAllowed, NotFound, Outdated, QueryError, WetreadError
 from web.admin import admin_router
 from web.auth import Auth, LogInNeeded, SameOriginOnly, ask_to_log_in, log_in_router
 from web.dicomweb_http import dicomweb_router
+from web.dicomweb_store import store_router
 from web.fhir_http import fhir_router
 from web.health import health_router
 from web.pages import STATIC, Pages, SecurityHeaders, VersionedStaticFiles
@@ -76,10 +76,12 @@ def _add_program_interfaces(app: FastAPI, settings: WebSettings, database: Datab
     """DICOMweb and FHIR; both know the log-in of a person too, for the viewer and for links."""
     may_see_images = Depends(auth.images)
     app.include_router(
-        # Its children are started by the first frame, and end when this process does: their input ends then.
-        dicomweb_router(database, settings.spool_root, settings.timezone, [may_see_images], BoundedDecoder()),
+        dicomweb_router(
+            database, settings.spool_root, settings.timezone, [may_see_images], public_url=settings.public_url
+        ),
         prefix="/dicom-web",
     )
+    app.include_router(store_router(settings, database, auth.store), prefix="/dicom-web")
     app.include_router(
         fhir_router(
             database,

@@ -12,6 +12,7 @@ import hmac
 import math
 import secrets
 import threading
+from dataclasses import dataclass
 from urllib.parse import quote
 
 import structlog
@@ -36,6 +37,14 @@ log = structlog.get_logger(__name__)
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 section 9.2.1
 HASHES_AT_ONCE = 4  # each Argon2 hash takes 64 MiB
 FORGED = "This request did not come from a page of Wetread, so it was not carried out. Reload the page and try again."
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who stores objects."""
+
+    name: str  # of the token or the account
+    actor: str  # in the audit trail
 
 
 class LogInNeeded(Exception):
@@ -118,6 +127,28 @@ class Auth:
             self.person(request)
         elif not grant.allows("ImagingStudy", "read"):
             raise NotAllowed("This token is not for images; it needs the scope system/ImagingStudy.r, or a wider one.")
+
+    def store(self, request: Request) -> Sender:
+        """Dependency: may store objects, by a bearer token that covers creating ImagingStudy, or by a log-in.
+
+        A log-in counts only with its CSRF token in a header: a browser sends cookies unasked.
+
+        Raises:
+            LogInNeeded: neither is there, or the token is not valid.
+            NotAllowed: the token, or the account's role, is for something else, or the CSRF token is missing.
+        """
+        with self.database.session() as session:
+            grant = token_grant(request, session)
+        if grant is not None:
+            if not grant.allows("ImagingStudy", "create"):
+                raise NotAllowed("This token may not store; it needs the scope system/ImagingStudy.c, or a wider one.")
+            return Sender(grant.name, f"token:{grant.name}")
+        person = self.person(request)
+        require_role(person, Role.RADIOLOGIST, Role.ADMIN)
+        given = request.headers.get("x-csrf-token", "")
+        if not hmac.compare_digest(given.encode(), person.csrf_token.encode()):
+            raise NotAllowed(FORGED)
+        return Sender(person.user.username, person.user.username)
 
     async def csrf(self, request: Request) -> None:
         """Dependency: a request that changes something carries the session's CSRF token, in a field or a header.
@@ -306,6 +337,7 @@ async def ask_to_log_in(request: Request, error: Exception) -> Response:
         target = f"/login?next={quote(safe_path(here), safe='/')}"
         return Response(status_code=401, headers={"HX-Redirect": target})
     if "text/html" not in request.headers.get("accept", "") and request.url.path.startswith("/dicom-web"):
-        return JSONResponse({"message": "Log in first, or send a token."}, status_code=401)
+        message = {"message": "Log in first, or send a token."}
+        return JSONResponse(message, status_code=401, headers={"WWW-Authenticate": "Bearer"})
     target = f"/login?next={quote(safe_path(here), safe='/')}" if request.method == "GET" else "/login"
     return RedirectResponse(target, status_code=303)

@@ -9,11 +9,14 @@ from email.message import Message
 
 DICOM = "application/dicom"
 DICOM_JSON = "application/dicom+json"
+DICOM_XML = "application/dicom+xml"
 JSON = "application/json"
+XML = "application/xml"
 OCTET_STREAM = "application/octet-stream"
 MULTIPART = "multipart/related"
 JPEG = "image/jpeg"
 PNG = "image/png"
+GIF = "image/gif"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ class MediaRange:
         """Whether a multipart body with parts of ``kind`` fits this range."""
         if self.kind != MULTIPART:
             return self.kind == "*/*"
-        return self.parameters.get("type", kind).lower() in (kind, "*/*")
+        return self.parameters.get("type", kind).lower() in (kind, "*/*", f"{kind.split('/', 1)[0]}/*")
 
 
 def accepted(header: str, query: str = "") -> list[MediaRange]:
@@ -65,17 +68,22 @@ def multipart(kind: str, parts: Iterable[tuple[dict[str, str], Iterable[bytes]]]
     return f'{MULTIPART}; type="{kind}"; boundary={boundary}', body()
 
 
-def _media_range(entry: str) -> MediaRange:
+def media_type(header: str) -> tuple[str, dict[str, str]]:
+    """A Content-Type's media type in lower case, "" where there is none; its parameters, names in lower case."""
     message = Message()  # the standard library's own parser of "type; name=value"
-    message["Content-Type"] = entry
-    parts = message.get_params() or [(entry, "")]
-    parameters = {name.lower(): value.strip() for name, value in parts[1:]}
+    message["Content-Type"] = header
+    parts = message.get_params() or [(header, "")]
+    return parts[0][0].strip().lower(), {name.lower(): value.strip() for name, value in parts[1:]}
+
+
+def _media_range(entry: str) -> MediaRange:
+    kind, parameters = media_type(entry)
     quality = parameters.pop("q", "1")
     try:
         weight = min(1.0, max(0.0, float(quality)))
     except ValueError:
         weight = 0.0
-    return MediaRange(parts[0][0].strip().lower(), parameters, weight)
+    return MediaRange(kind, parameters, weight)
 
 
 def _split(text: str, separator: str) -> list[str]:

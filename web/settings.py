@@ -30,6 +30,8 @@ class WebSettings:
     ae_title: str = "WETREAD"  # for the words on an empty worklist
     dicom_port: int = 11112
     min_free_bytes: int = 2 * 1024**3  # watermark of the spool's disk, as the listener's; below it we are not ready
+    store_max_object_bytes: int = 4 * 1024**3  # of one object that comes by STOW-RS
+    store_max_objects: int = 10_000  # in one STOW-RS request
 
     organization: str = ""  # of the people who sign
     identifier_scheme: str = ""  # coding scheme of their numbers (PS3.16 section 8); "": numbers are not written

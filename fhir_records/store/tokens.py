@@ -1,7 +1,8 @@
 """Bearer tokens for programs: made once, shown once, kept as a hash.
 
 A scope is written as in SMART App Launch v2 (``system/*.rs``, ``system/Observation.r``), several parted by spaces. Only
-what this server has can be granted: reading and searching, of the types that it serves.
+what this server has can be granted: reading and searching, of the types that it serves, and creating ImagingStudy,
+which is storing images by DICOMweb.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ _USE_RESOLUTION: Final = dt.timedelta(minutes=1)
 _SCOPE: Final = re.compile(r"(?P<level>[a-z]+)/(?P<type>\*|[A-Za-z]+)\.(?P<rights>[a-z*]+)(?P<query>\?.*)?")
 _V2_ORDER: Final = re.compile(r"c?r?u?d?s?")
 # SMART App Launch v2, "Scopes for requesting FHIR resources": letter of each interaction.
-_LETTERS: Final[Mapping[str, str]] = MappingProxyType({"read": "r", "search-type": "s"})
+_LETTERS: Final[Mapping[str, str]] = MappingProxyType({"create": "c", "read": "r", "search-type": "s"})
+_CREATED: Final = frozenset({"*", "ImagingStudy"})
 _HOW: Final = "Write system/*.rs, or system/Observation.r and the like."
 
 
@@ -56,7 +58,7 @@ class TokenGrant:
         return self.user is not None and SIGNING_SCOPE in self.scope.split()
 
     def allows(self, type: str, interaction: str) -> bool:
-        """Whether the bearer may ``read`` or ``search-type`` this resource type."""
+        """Whether the bearer may ``create``, ``read`` or ``search-type`` this resource type."""
         return allows(self.scope, type, interaction)
 
 
@@ -88,7 +90,7 @@ def check_scope(scope: str, *, of_person: bool = False) -> str:
 
 
 def allows(scope: str, type: str, interaction: str) -> bool:
-    """Whether a scope that `check_scope` let pass covers ``read`` or ``search-type`` of the type."""
+    """Whether a scope that `check_scope` let pass covers ``create``, ``read`` or ``search-type`` of the type."""
     letter = _LETTERS.get(interaction)
     if letter is None:
         return False
@@ -180,7 +182,11 @@ def _check_part(part: str) -> None:
     if not _V2_ORDER.fullmatch(match["rights"]):
         raise QueryError(f"The rights in {part!r} are letters of cruds, each once and in this order. {_HOW}")
     if set(match["rights"]) - set(_LETTERS.values()):
-        raise QueryError(f"The scope {part!r} asks to write; this server is read only. {_HOW}")
+        raise QueryError(f"The scope {part!r} asks to change or delete, which is not served. {_HOW}")
+    if "c" in match["rights"] and match["type"] not in _CREATED:
+        raise QueryError(
+            f"The scope {part!r} asks to create; only images can be stored: system/ImagingStudy.c, or system/*.c."
+        )
     if match["type"] != "*" and match["type"] not in PARAMETERS:
         raise QueryError(f"{match['type']} is not served; allowed: *, {', '.join(PARAMETERS)}.")
 

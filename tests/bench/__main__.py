@@ -9,11 +9,12 @@ from pathlib import Path
 
 from tests.bench import bench_main_job
 
+CT = "transfer_syntaxes/CTImage.dcm_LittleEndianExplicitTransferSyntax_1.2.840.10008.1.2.1.dcm"
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def main() -> int:
-    """The main job, the listener, the models."""
+    """The main job, the listener, the models, DICOMweb."""
     data = Path(os.environ.get("WETREAD_TEST_DATA") or REPOSITORY.parent / "shared" / "data")
     series = data / "dicom" / "philips_brain_mr"
     if not series.is_dir():
@@ -23,6 +24,7 @@ def main() -> int:
     commands = (
         [sys.executable, "-m", "pytest", "-q", "-s", "tests/bench/bench_listener.py"],
         [sys.executable, "-m", "tests.bench.bench_inference", str(series)],
+        [sys.executable, "-m", "tests.bench.bench_dicomweb", str(data / "dicom" / CT)],
     )
     return max(subprocess.run(command, cwd=REPOSITORY, check=False).returncode for command in commands)
 

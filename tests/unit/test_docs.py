@@ -46,7 +46,9 @@ from fhir_records.store import users, web_sessions
 from tests.unit.fhir_records.renderings.sr_reports import PRESENT, header, report_of
 from tests.unit.markdown import anchors, code_blocks, headings, links, plain, section, table
 from web import dicomweb_query, pages
+from web.auth import Sender
 from web.dicomweb_http import dicomweb_router
+from web.dicomweb_store import store_router
 from workflow.facts import LISTS, SEEN
 from workflow.router import ModelVersion, Router
 
@@ -337,19 +339,30 @@ def web_routes(router: APIRouter) -> set[str]:
     return {route.path for route in router.routes if isinstance(route, HttpRoute)}
 
 
+def nobody() -> Sender:
+    """Stores nothing."""
+    raise AssertionError
+
+
 def test_routes_of_dicomweb() -> None:
-    """The table has every resource that is served, and all of them are read only."""
+    """The table has every resource that is served; nothing but the two of storing takes anything else than GET."""
     router = dicomweb_router(Database("postgresql://nobody@127.0.0.1:9/none"), Path(), ZoneInfo("UTC"))
-    short = {"{study_uid}": "{study}", "{series_uid}": "{series}", "{sop_uid}": "{instance}"}
+    short = {":path": "", "{study_uid}": "{study}", "{series_uid}": "{series}", "{sop_uid}": "{instance}"}
     served = set()
     for path in web_routes(router):
         for long, word in short.items():
             path = path.replace(long, word)  # noqa: PLW2901 -- written as the documentation writes it
         served.add(path)
-    documented = [plain(row[0]) for row in table(section(read("conformance.md"), "3.3 DICOMweb"), "resource")]
+    rows = table(section(read("conformance.md"), "3.3 DICOMweb"), "resource")
+    documented = [plain(row[0]) for row in rows]
     assert len(documented) == len(set(documented))
     assert set(documented) == served
     assert {method for route in router.routes for method in getattr(route, "methods", ())} == {"GET"}
+    storing = store_router(
+        wiring.web_settings(settings.load(environ={})), Database("postgresql://nobody@127.0.0.1:9/none"), nobody
+    )
+    stored = {plain(row[0]).replace("{study}", "{study_uid}") for row in rows if "STOW-RS" in row[1]}
+    assert web_routes(storing) == stored
 
 
 def test_matching_attributes_of_dicomweb() -> None:

@@ -49,10 +49,15 @@ def test_every_address_but_a_few_needs_a_log_in(browser: Enter) -> None:
     assert seen > 15
 
 
+# Of STOW-RS, below /dicom-web: no forms of the pages. That a log-in needs its token there has a test of its own.
+STORED_TO = frozenset({"/studies", "/studies/1"})
+
+
 def test_every_form_of_the_pages_needs_the_csrf_token(enter: Enter) -> None:
     """A POST without the session's token changes nothing and is answered in words."""
     client = enter(Role.ADMIN)
     posts = [path for method, path in routes(client) if method == "POST" and not path.startswith(("/fhir", "/login"))]
+    posts = [path for path in posts if path not in STORED_TO]
     assert len(posts) >= 6
     for path in posts:
         for data in ({}, {"csrf_token": "made up"}):

@@ -25,8 +25,12 @@ from starlette.datastructures import QueryParams
 
 from fhir_records.errors import PixelsNotReadable, QueryError
 from fhir_records.model import Instance, InstanceKind, Standing
+from fhir_records.store.image_search import ImageQuery
 from web import dicomweb_objects as objects
-from web.dicomweb_query import STUDY_KEYS, Question, json_of, study_query
+from web.dicomweb_answers import json_of
+from web.dicomweb_attributes import as_text, attributes
+from web.dicomweb_objects import Rendering
+from web.dicomweb_query import STUDY_KEYS, Question, image_query
 from web.media_types import DICOM, JPEG, OCTET_STREAM, PNG, accepted, multipart
 
 ADDRESS = "http://test/dicom-web/studies/1/series/2/instances/3"
@@ -79,10 +83,19 @@ def question(text: str) -> Question:
     return Question(QueryParams(text), STUDY_KEYS)
 
 
+def asked(text: str, zone: str = "UTC") -> ImageQuery:
+    found = image_query(question(text), ZoneInfo(zone), 1000)
+    assert found is not None
+    return found
+
+
 def test_study_question_is_read_by_keyword_and_by_tag() -> None:
     """Keywords and tags mean the same; a day is the site's day; an unknown attribute is named as not matched."""
-    zone = ZoneInfo("Asia/Kolkata")
-    found = study_query(question("00100020=P1&PatientName=Doe*&StudyDate=20261101-20261102&limit=5&offset=10"), zone)
+    found = asked(
+        "00100020=P1&PatientName=Doe*&StudyDate=20261101-20261102&limit=5&offset=10&PatientBirthDate=-19991231",
+        "Asia/Kolkata",
+    )
+    assert (found.born_from, found.born_until) == (None, dt.date(1999, 12, 31))
     assert (found.patient_id, found.patient_name, found.limit, found.offset) == ("P1", "Doe*", 5, 10)
     assert found.started_from == dt.datetime(2026, 10, 31, 18, 30, tzinfo=dt.UTC)
     assert found.started_before == dt.datetime(2026, 11, 2, 18, 30, tzinfo=dt.UTC)
@@ -95,7 +108,7 @@ def test_study_question_is_read_by_keyword_and_by_tag() -> None:
 )
 def test_open_date_ranges(text: str, first: int | None, last: int | None) -> None:
     """A day, and a range that is open at either end, say from when and before when."""
-    found = study_query(question(f"StudyDate={text}"), ZoneInfo("UTC"))
+    found = asked(f"StudyDate={text}")
     day = dt.datetime(2026, 11, 1, tzinfo=dt.UTC)
     assert found.started_from == (None if first is None else day)
     assert found.started_before == (None if last is None else day + dt.timedelta(days=1))
@@ -106,7 +119,7 @@ def test_open_date_ranges(text: str, first: int | None, last: int | None) -> Non
 def test_bad_questions_are_refused(text: str) -> None:
     """What cannot be understood is refused, not ignored."""
     with pytest.raises(QueryError):
-        study_query(question(text), ZoneInfo("UTC"))
+        asked(text)
 
 
 def test_empty_values_have_no_value_in_json() -> None:
@@ -207,29 +220,29 @@ def test_attributes_say_what_the_frames_are(tmp_path: Path) -> None:
     """Decoded colour is RGB by pixel in the bytes, and so in the attributes, though the object says YBR_FULL."""
     colour = np.arange(2 * 4 * 6 * 3, dtype=np.uint8).reshape(2, 4, 6, 3)
     path, instance = stored(tmp_path, image(colour, PhotometricInterpretation="YBR_FULL"), RLELossless)
-    found = objects.attributes(path, instance, ADDRESS)
+    found = attributes(path, instance, ADDRESS)
     assert found["00280004"]["Value"] == ["RGB"]
     assert found["00280006"]["Value"] == [0]
     assert found["00083002"]["Value"] == [str(ExplicitVRLittleEndian)]
     assert len(objects.frame_bytes(path, instance, 1)) == 4 * 6 * 3
     native_path, native = stored(tmp_path, image(colour, PhotometricInterpretation="YBR_FULL"))
-    assert objects.attributes(native_path, native, ADDRESS)["00280004"]["Value"] == ["YBR_FULL"]
+    assert attributes(native_path, native, ADDRESS)["00280004"]["Value"] == ["YBR_FULL"]
     assert objects.frame_bytes(native_path, native, 2) == colour[1].tobytes()
 
 
-def test_attributes_are_unicode_and_leave_long_binaries_out(tmp_path: Path) -> None:
-    """Names are UTF-8, pixels are an address, long private binaries are absent, palettes stay."""
+def test_attributes_are_unicode_and_long_binaries_are_addresses(tmp_path: Path) -> None:
+    """Names are UTF-8, pixels and long private binaries are addresses, palettes stay."""
     ds = image(grey())
     ds.RedPaletteColorLookupTableData = bytes(8192)
     block = ds.private_block(0x0099, "WETREAD TEST", create=True)
     block.add_new(1, "OB", bytes(8192))
     block.add_new(2, "OB", b"ab")
     path, instance = stored(tmp_path, ds)
-    found = objects.attributes(path, instance, ADDRESS)
+    found = attributes(path, instance, ADDRESS)
     assert found["00100010"]["Value"][0]["Alphabetic"] == "Doe^Jané"
     assert found["00080005"]["Value"] == ["ISO_IR 192"]
     assert found["7FE00010"] == {"vr": "OW", "BulkDataURI": f"{ADDRESS}/bulkdata/7FE00010"}
-    assert "00991001" not in found
+    assert found["00991001"] == {"vr": "OB", "BulkDataURI": f"{ADDRESS}/bulkdata/00991001"}
     assert found["00991002"]["InlineBinary"] == "YWI="
     assert len(found["00281201"]["InlineBinary"]) > 8192
 
@@ -237,7 +250,7 @@ def test_attributes_are_unicode_and_leave_long_binaries_out(tmp_path: Path) -> N
 def test_only_what_is_asked_for(tmp_path: Path) -> None:
     """With tags given, just these come, and those that are needed to read them do not."""
     path, instance = stored(tmp_path, image(grey()), ImplicitVRLittleEndian)
-    assert set(objects.attributes(path, instance, ADDRESS, {0x00280010, 0x00100020})) == {"00280010"}
+    assert set(attributes(path, instance, ADDRESS, {0x00280010, 0x00100020})) == {"00280010"}
 
 
 def test_numbers_that_json_does_not_know_become_null(tmp_path: Path) -> None:
@@ -245,7 +258,7 @@ def test_numbers_that_json_does_not_know_become_null(tmp_path: Path) -> None:
     path, instance = stored(
         tmp_path, image(grey(), FrameReferenceTime=1.0, DiffusionGradientOrientation=[float("nan"), 1.0, float("inf")])
     )
-    text = objects.as_text(objects.attributes(path, instance, ADDRESS))
+    text = as_text(attributes(path, instance, ADDRESS))
     assert json.loads(text)["00189089"]["Value"] == [None, 1.0, None]
 
 
@@ -256,15 +269,40 @@ def test_broken_values_do_not_hide_the_others(tmp_path: Path, monkeypatch: pytes
     ds.SliceThickness = "1"
     path, instance = stored(tmp_path, ds)
     path.write_bytes(path.read_bytes().replace(b"\x18\x00\x50\x00DS\x02\x001 ", b"\x18\x00\x50\x00DS\x02\x00xy"))
-    found = objects.attributes(path, instance, ADDRESS)
+    found = attributes(path, instance, ADDRESS)
     assert "00180050" not in found
     assert found["00280010"]["Value"] == [4]
+
+
+def drawn(path: Path, kind: str = PNG, **how: Any) -> bytes:
+    """The first frame as a file."""
+    return objects.written(iter([objects.picture(path, 1, Rendering(**how))]), kind)
 
 
 def test_picture_keeps_the_shape_within_the_size_asked_for(tmp_path: Path) -> None:
     """A thumbnail has the image's own proportions, whatever the box."""
     path, _ = stored(tmp_path, image(np.tile(grey(), (1, 10, 10))))
-    content = objects.picture(path, 1, png=True, size=(30, 30))
+    content = drawn(path, size=(30, 30))
     assert content.startswith(b"\x89PNG")
     assert (int.from_bytes(content[16:20]), int.from_bytes(content[20:24])) == (30, 20)
-    assert objects.picture(path, 1, png=False).startswith(b"\xff\xd8")
+    assert drawn(path, JPEG).startswith(b"\xff\xd8")
+
+
+def test_region_of_a_picture_is_cut_out_and_turned_over(tmp_path: Path) -> None:
+    """A region is that part of the image; a negative width is the mirror image of it."""
+    path, _ = stored(tmp_path, image(grey()))
+    whole = np.asarray(objects.picture(path, 1, Rendering()))
+    part = np.asarray(objects.picture(path, 1, Rendering(region=(2, 1, 3, 2))))
+    assert np.array_equal(part, whole[1:3, 2:5])
+    assert np.array_equal(np.asarray(objects.picture(path, 1, Rendering(region=(2, 1, -3, 2)))), part[:, ::-1])
+    with pytest.raises(QueryError, match="outside"):
+        objects.picture(path, 1, Rendering(region=(90, 1, 3, 2)))
+
+
+def test_window_function_decides_on_the_shape_of_the_window(tmp_path: Path) -> None:
+    """A sigmoid window differs from a linear one, and goes through half at its centre."""
+    path, _ = stored(tmp_path, image(grey()))
+    linear = np.asarray(objects.picture(path, 1, Rendering(window=(3000.0, 4000.0))))
+    sigmoid = np.asarray(objects.picture(path, 1, Rendering(window=(3000.0, 4000.0), function="SIGMOID")))
+    assert not np.array_equal(linear, sigmoid)
+    assert abs(int(sigmoid.flat[12]) - 128) < 8
