@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass, field
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 
@@ -36,6 +37,17 @@ class SenderSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TlsSettings:
+    """DICOM over TLS (PS3.15 annex B.12, BCP 195): a port of its own beside the plain one."""
+
+    certificate: Path  # PEM, the server's with its chain; read again when the file changes
+    key: Path  # PEM
+    port: int = 2762  # PS3.8 section 9.1.1
+    client_ca: Path | None = None  # PEM; callers must then show a certificate that these have signed
+    only: bool = False  # no plain port at all
+
+
+@dataclass(frozen=True, slots=True)
 class ListenerSettings:
     """Everything about the acceptor."""
 
@@ -45,10 +57,16 @@ class ListenerSettings:
     callers: tuple[Caller, ...] = ()  # none: only this machine may send
     timezone: dt.tzinfo = field(default_factory=lambda: ZoneInfo("UTC"))  # of times without TimezoneOffsetFromUTC
     max_pdu: int = 131072  # bytes; the largest that we ask for
-    max_associations: int = 64
-    acse_timeout: float = 30.0  # seconds for negotiation and release
-    dimse_timeout: float = 60.0  # seconds for one DIMSE message
+    processes: int = 0  # that accept associations; 0: one for each core, at most four
+    max_associations: int = 200  # open at once, of all callers
+    max_associations_per_caller: int = 50  # of one address
+    max_connections_per_minute: int = 1200  # of one address; more are turned away for a while
+    max_object_bytes: int = 8 * 1024**3  # of one data set
+    min_bytes_per_second: int = 1024  # of a data set on its way, over `dimse_timeout`; a slower sender is aborted
+    acse_timeout: float = 30.0  # seconds for negotiation and release; ARTIM too
+    dimse_timeout: float = 60.0  # seconds for one DIMSE message to begin to move again
     network_timeout: float = 300.0  # seconds of silence after which an association is aborted
+    tls: TlsSettings | None = None
     min_free_bytes: int = 2 * 1024**3  # watermark of the spool's disk
     study_idle_seconds: float = 60.0
     study_max_seconds: float = 3600.0
