@@ -40,10 +40,16 @@ class Gate(Protocol):
         """
         ...
 
-    def requested(self, calling: str, called: str, address: str) -> Admitted | Rejection:
-        """An A-ASSOCIATE-RQ came: a place, or why there is none."""
+    def requested(
+        self, calling: str, called: str, address: str, connection: socket.socket | None = None
+    ) -> Admitted | Rejection:
+        """An A-ASSOCIATE-RQ came over ``connection``, as `secured` returned it: a place, or why there is none."""
         ...
 
     def left(self, admitted: Admitted) -> None:
         """The association is over; its place is free. Once for each `Admitted`."""
+        ...
+
+    def disconnected(self, address: str) -> None:
+        """A connection that might go on is over, whatever came over it. Once for each that `connected` let on."""
         ...
