@@ -15,6 +15,17 @@ class Caller:
     ae_title: str
     host: str  # address, network in CIDR notation, or host name
     issuer: str = ""  # issuer of its patient identifiers where its objects name none
+    certificate_sha256: str = ""  # of the certificate that it must show, hexadecimal; "": any, or none without TLS
+
+
+@dataclass(frozen=True, slots=True)
+class ClientTls:
+    """How a node is talked to over TLS."""
+
+    ca: Path | None = None  # PEM: who may have signed the node's certificate; None: whom the system trusts
+    certificate: Path | None = None  # PEM: ours, with its chain, where the node wants to see one
+    key: Path | None = None  # PEM; None: it stands with the certificate
+    server_name: str = ""  # that the node's certificate must have; "": the node's host
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +37,7 @@ class Node:
     host: str
     port: int
     timeout_s: float = 30.0  # for connecting, and for each answer
+    tls: ClientTls | None = None  # None: without
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +72,7 @@ class ListenerSettings:
     processes: int = 0  # that accept associations; 0: one for each core, at most four
     max_associations: int = 200  # open at once, of all callers
     max_associations_per_caller: int = 50  # of one address
-    max_connections_per_minute: int = 1200  # of one address; more are turned away for a while
+    max_connections_per_minute: int = 6000  # of one address; many senders open one for each image
     max_object_bytes: int = 8 * 1024**3  # of one data set
     min_bytes_per_second: int = 1024  # of a data set on its way, over `dimse_timeout`; a slower sender is aborted
     acse_timeout: float = 30.0  # seconds for negotiation and release; ARTIM too
