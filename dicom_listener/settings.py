@@ -9,16 +9,6 @@ from zoneinfo import ZoneInfo
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
-    """A node that may send to us."""
-
-    ae_title: str
-    host: str  # address, network in CIDR notation, or host name
-    issuer: str = ""  # issuer of its patient identifiers where its objects name none
-    certificate_sha256: str = ""  # of the certificate that it must show, hexadecimal; "": any, or none without TLS
-
-
-@dataclass(frozen=True, slots=True)
 class ClientTls:
     """How a node is talked to over TLS."""
 
@@ -38,6 +28,20 @@ class Node:
     port: int
     timeout_s: float = 30.0  # for connecting, and for each answer
     tls: ClientTls | None = None  # None: without
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A node that may send to us."""
+
+    ae_title: str
+    host: str  # address, network in CIDR notation, or host name
+    issuer: str = ""  # issuer of its patient identifiers where its objects name none
+    certificate_sha256: str = ""  # of the certificate that it must show, hexadecimal; "": any, or none without TLS
+    study_idle_seconds: float | None = None  # of studies that it sends; None: as for all
+    study_max_seconds: float | None = None  # likewise
+    expected_numbers: bool = False  # believe the Number of Study and Series Related Instances in its objects
+    ask: Node | None = None  # a PACS that is asked by C-FIND how many instances its studies have
 
 
 @dataclass(frozen=True, slots=True)
