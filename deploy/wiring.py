@@ -13,11 +13,11 @@ from zoneinfo import ZoneInfo
 import structlog
 
 from deploy import embedded_postgres
-from deploy.settings import Settings
+from deploy.settings import Destination, Settings
 from dicom_listener.arrivals import CompletionRules
 from dicom_listener.association import Listener
 from dicom_listener.index import Index
-from dicom_listener.settings import Caller, ListenerSettings, SenderSettings
+from dicom_listener.settings import Caller, ClientTls, ListenerSettings, Node, SenderSettings, TlsSettings
 from dicom_listener.spool import Spool
 from fhir_records import migrations
 from fhir_records.database import Database
@@ -91,16 +91,67 @@ def index_of(settings: Settings, database: Database) -> Index:
 def listener_settings(settings: Settings) -> ListenerSettings:
     """What the listener has to be told."""
     dicom = settings.file.dicom
+    destinations = {destination.name: destination for destination in settings.file.destination}
+    callers = (
+        Caller(
+            entry.ae_title,
+            entry.host,
+            entry.issuer,
+            certificate_sha256=entry.certificate_sha256,
+            study_idle_seconds=entry.study_idle_seconds,
+            study_max_seconds=entry.study_max_seconds,
+            expected_numbers=entry.expected_numbers,
+            ask=node_of(settings, destinations[entry.ask]) if entry.ask else None,
+        )
+        for entry in settings.file.caller
+    )
     return ListenerSettings(
         ae_title=dicom.ae_title,
         host=dicom.host,
         port=dicom.port,
-        callers=tuple(Caller(caller.ae_title, caller.host, caller.issuer) for caller in settings.file.caller),
+        callers=tuple(callers),
         timezone=ZoneInfo(settings.file.site.timezone),
+        processes=dicom.processes,
         max_associations=dicom.max_associations,
+        max_associations_per_caller=dicom.max_associations_per_caller,
+        max_connections_per_minute=dicom.max_connections_per_minute,
+        max_object_bytes=dicom.max_object_mb * 2**20,
+        min_bytes_per_second=dicom.min_bytes_per_second,
+        acse_timeout=dicom.acse_timeout_seconds,
+        dimse_timeout=dicom.dimse_timeout_seconds,
+        network_timeout=dicom.network_timeout_seconds,
+        tls=_tls_of(settings),
         min_free_bytes=dicom.min_free_mb * 2**20,
         study_idle_seconds=dicom.study_idle_seconds,
         study_max_seconds=dicom.study_max_seconds,
+    )
+
+
+def _tls_of(settings: Settings) -> TlsSettings | None:
+    tls = settings.file.dicom.tls
+    if tls is None:
+        return None
+    return TlsSettings(
+        certificate=settings.beside(tls.certificate),
+        key=settings.beside(tls.key),
+        port=tls.port,
+        client_ca=settings.beside(tls.client_ca) if tls.client_ca else None,
+        only=tls.only,
+    )
+
+
+def node_of(settings: Settings, destination: Destination) -> Node:
+    """The node that a `[[destination]]` is."""
+    tls = None
+    if destination.tls:
+        tls = ClientTls(
+            ca=settings.beside(destination.tls_ca) if destination.tls_ca else None,
+            certificate=settings.beside(destination.tls_certificate) if destination.tls_certificate else None,
+            key=settings.beside(destination.tls_key) if destination.tls_key else None,
+            server_name=destination.tls_server_name,
+        )
+    return Node(
+        destination.name, destination.ae_title, destination.host, destination.port, destination.timeout_seconds, tls
     )
 
 

@@ -14,7 +14,16 @@ import structlog
 from sqlalchemy.orm import Session
 
 from deploy.settings import Settings
-from deploy.wiring import index_of, installation_of, now, sender_settings, spool_of, sweeper_of, wait_for_database
+from deploy.wiring import (
+    index_of,
+    installation_of,
+    node_of,
+    now,
+    sender_settings,
+    spool_of,
+    sweeper_of,
+    wait_for_database,
+)
 from dicom_listener import orthanc, sender
 from dicom_listener.intake import Intake
 from dicom_listener.orthanc_follower import Follower
@@ -83,8 +92,7 @@ def destinations(settings: Settings) -> Mapping[str, Send]:
     """A way to send for each configured destination, by its name."""
     ways: dict[str, Send] = {}
     for entry in settings.file.destination:
-        node = Node(entry.name, entry.ae_title, entry.host, entry.port, entry.timeout_seconds)
-        ways[entry.name] = partial(_store, node, sender_settings(settings))
+        ways[entry.name] = partial(_store, node_of(settings, entry), sender_settings(settings))
     for archive in settings.file.orthanc:
         ways[archive.name] = partial(_upload, orthanc_node(settings, archive.name))
     return ways

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,8 @@ from pynetdicom.status import GENERAL_STATUS, STORAGE_SERVICE_CLASS_STATUS
 from dicom_listener.library import prepare_library, set_no_delay
 from dicom_listener.received import split_file
 from dicom_listener.settings import Node, SenderSettings
-from fhir_records.errors import ObjectNotStorable, PeerRefused, PeerUnavailable
+from dicom_listener.tls import client_context
+from fhir_records.errors import ObjectNotStorable, PeerRefused, PeerUnavailable, SettingsError
 
 VERIFICATION = "1.2.840.10008.1.1"
 SUCCESS = 0x0000
@@ -225,6 +227,7 @@ def _association(node: Node, settings: SenderSettings, contexts: list[Presentati
             contexts=contexts,
             ae_title=node.ae_title,
             max_pdu=settings.max_pdu,
+            tls_args=_tls_of(node),
             evt_handlers=[(evt.EVT_CONN_OPEN, set_no_delay)],
         )
     except (OSError, RuntimeError) as error:
@@ -236,6 +239,20 @@ def _association(node: Node, settings: SenderSettings, contexts: list[Presentati
     finally:
         if assoc.is_established:
             assoc.release()
+
+
+def _tls_of(node: Node) -> tuple[ssl.SSLContext, str] | None:
+    """What pynetdicom secures the connection with: a context, and the name that the certificate must have.
+
+    Raises:
+        PeerUnavailable: the files for it cannot be used; once they are mended, sending may go on.
+    """
+    if node.tls is None:
+        return None
+    try:
+        return client_context(node.tls), node.tls.server_name or node.host
+    except SettingsError as error:
+        raise PeerUnavailable(f"{node.name} cannot be reached over TLS: {error}") from error
 
 
 def _no_association(assoc: Association, node: Node) -> PeerRefused | PeerUnavailable:

@@ -81,7 +81,7 @@ def test_a_caller_bound_to_a_certificate_does_not_come_in_without() -> None:
 
 
 def test_one_address_holds_no_more_places_than_it_may() -> None:
-    """The fourth association of one address is rejected for now, another address has room; a place given back is free."""
+    """The fourth association of one address is rejected for now, another one has room; a place given back is free."""
     gate = Admission(SETTINGS)
     held = [gate.requested("CT1", "WETREAD", "10.0.0.5") for _ in range(3)]
     assert rejected(gate.requested("CT1", "WETREAD", "10.0.0.5")) == (2, 3, 2)

@@ -30,6 +30,7 @@ class NameServer:
         self.open.set()
 
     def look_up(self, name: str) -> frozenset[Address]:
+        """As `host_names.look_up`."""
         self.open.wait(10)
         self.asked += 1
         if self.addresses is None:

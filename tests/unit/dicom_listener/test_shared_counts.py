@@ -14,6 +14,8 @@ CT, MR = address_key("10.0.0.5"), address_key("10.0.0.6")
 
 
 class Clock:
+    """Seconds that a test sets."""
+
     def __init__(self) -> None:
         self.now = 6000.0
 

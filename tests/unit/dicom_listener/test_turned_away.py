@@ -21,6 +21,7 @@ class Told:
         self.came = threading.Event()
 
     def tell(self, note: Note) -> None:
+        """Keep a note."""
         self.notes.append(note)
         if isinstance(note, Rejected) and "times" in note.reason:
             self.came.set()
