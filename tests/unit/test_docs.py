@@ -64,20 +64,42 @@ def id_of(path: Path) -> str:
 
 
 def sections() -> dict[str, type[BaseModel]]:
-    """The settings' sections by their heading: `[site]`, `[[caller]]`."""
+    """The settings' sections by their heading: `[site]`, `[dicom.tls]`, `[[caller]]`."""
     found = {}
     for name, field in settings.File.model_fields.items():
         many = typing.get_origin(field.annotation) is tuple
         model = typing.get_args(field.annotation)[0] if many else field.annotation
         assert isinstance(model, type)
         found[f"`[[{name}]]`" if many else f"`[{name}]`"] = model
+        for key, inner in model.model_fields.items():
+            if is_section(inner.annotation):
+                found[f"`[{name}.{key}]`"] = without_none(inner.annotation)
     return found
+
+
+def keys(model: type[BaseModel]) -> dict[str, Any]:
+    """The keys of a section that are no sections themselves."""
+    return {name: field for name, field in model.model_fields.items() if not is_section(field.annotation)}
+
+
+def without_none(annotation: Any) -> Any:
+    """What a key is where it is given."""
+    if isinstance(annotation, types.UnionType):
+        return next(kind for kind in typing.get_args(annotation) if kind is not type(None))
+    return annotation
+
+
+def is_section(annotation: Any) -> bool:
+    """Whether a key is a section within its section."""
+    kind = without_none(annotation)
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 def type_words(annotation: Any) -> str:
     """The type of a key, as the documentation says it."""
-    if isinstance(annotation, types.UnionType):
-        annotation = next(kind for kind in typing.get_args(annotation) if kind is not type(None))
+    annotation = without_none(annotation)
+    if typing.get_origin(annotation) is typing.Annotated:
+        annotation = typing.get_args(annotation)[0]
     if typing.get_origin(annotation) is tuple:
         return "list of texts"
     if typing.get_origin(annotation) is typing.Literal:
@@ -85,7 +107,8 @@ def type_words(annotation: Any) -> str:
     elif isinstance(annotation, type) and issubclass(annotation, StrEnum):
         words = [f"`{word.value}`" for word in annotation]
     else:
-        return {str: "text", int: "whole number", float: "number", bool: "true or false"}[annotation]
+        words_of = {str: "text", int: "whole number", float: "number", bool: "true or false", Path: "path"}
+        return words_of[annotation]
     return f"{', '.join(words[:-1])} or {words[-1]}"
 
 
@@ -107,7 +130,7 @@ def default_words(field: Any) -> str:
 def test_every_key_of_the_configuration_is_documented(heading: str) -> None:
     """Each section's table has the keys, types and defaults that the settings have, in their order."""
     documented = [(plain(row[0]), row[1], row[2]) for row in table(section(read("configuration.md"), heading), "key")]
-    fields = sections()[heading].model_fields
+    fields = keys(sections()[heading])
     assert documented == [(name, type_words(field.annotation), default_words(field)) for name, field in fields.items()]
 
 
@@ -199,9 +222,9 @@ def test_the_example_has_every_key_and_is_valid(tmp_path: Path) -> None:
     shown = tomllib.loads(text)
     for heading, model in sections().items():
         name = heading.strip("`[]")
-        entries = whole[name] if isinstance(whole[name], list) else [whole[name]]
-        assert set().union(*entries) == set(model.model_fields), heading
-        for key, field in model.model_fields.items():
+        entries = _entries(whole, name)
+        assert set().union(*entries) - {"tls"} == set(keys(model)) - {"tls"}, heading
+        for key, field in keys(model).items():
             commented = not any(key in entry for entry in _entries(shown, name))
             if commented and field.default is not None:
                 expected = list(field.default) if isinstance(field.default, tuple) else field.default
@@ -209,7 +232,9 @@ def test_the_example_has_every_key_and_is_valid(tmp_path: Path) -> None:
 
 
 def _entries(document: dict[str, Any], name: str) -> list[dict[str, Any]]:
-    found = document.get(name, {})
+    found: Any = document
+    for part in name.split("."):
+        found = found.get(part, {})
     return found if isinstance(found, list) else [found]
 
 
@@ -293,6 +318,11 @@ def test_limits_of_associations() -> None:
         f"| AE title | configured, `{listener.ae_title}` |",
         f"| Largest PDU asked for | {listener.max_pdu} bytes |",
         f"| Associations at once | configured, {listener.max_associations} |",
+        f"| Associations at once, of one address | configured, {listener.max_associations_per_caller} |",
+        f"| Connections a minute, of one address | configured, {listener.max_connections_per_minute} |",
+        f"| Largest data set | configured, {listener.max_object_bytes // 2**20} MiB |",
+        f"| Slowest data set | configured, {listener.min_bytes_per_second} bytes/s, over "
+        f"{listener.dimse_timeout:g} s |",
         f"| Negotiation and release must take no longer than | {listener.acse_timeout:g} s |",
         f"| One DIMSE message must take no longer than | {listener.dimse_timeout:g} s |",
         f"| Silence after which an association is aborted | {listener.network_timeout:g} s |",

@@ -20,6 +20,7 @@ class Clock:
         self.now = 6000.0
 
     def __call__(self) -> float:
+        """The seconds."""
         return self.now
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -56,10 +57,8 @@ def meet(secure: Secure, client: Callable[[socket.socket], object]) -> socket.so
 
         def talk() -> None:
             with socket.create_connection(listening.getsockname(), timeout=10) as connection:
-                try:
+                with contextlib.suppress(OSError):
                     client(connection)
-                except OSError:
-                    pass
 
         thread = threading.Thread(target=talk)
         thread.start()
@@ -131,7 +130,7 @@ def test_weak_versions_and_ciphers_are_refused(
 def test_mutual_tls_wants_a_certificate_of_our_authority(
     ours: Authority, server: Issued, scanner: Issued, stranger: Issued
 ) -> None:
-    """With a client_ca a caller without a certificate, or with another authority's, is refused; one of ours is known."""
+    """With a client_ca a caller without a certificate, or with a stranger's, is refused; one of ours is known."""
     tls = ServerTls(settings(server, ours.certificate), 5)
     assert "peer did not return a certificate" in str(meet(tls.secure, shaking(trusting(ours))))
     assert "not trusted" in str(meet(tls.secure, shaking(trusting(ours, stranger))))
