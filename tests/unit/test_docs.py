@@ -6,6 +6,7 @@ import configparser
 import io
 import re
 import shlex
+import ssl
 import tomllib
 import types
 import typing
@@ -27,7 +28,7 @@ from starlette.routing import Route as HttpRoute
 
 from deploy import settings, wiring
 from deploy.cli import app, roles
-from dicom_listener import handlers, received
+from dicom_listener import admission, handlers, received, tls, turned_away
 from dicom_listener.association import Listener
 from dicom_listener.settings import ListenerSettings, SenderSettings
 from dicom_listener.spool import Spool
@@ -84,7 +85,7 @@ def keys(model: type[BaseModel]) -> dict[str, Any]:
 
 def without_none(annotation: Any) -> Any:
     """What a key is where it is given."""
-    if isinstance(annotation, types.UnionType):
+    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
         return next(kind for kind in typing.get_args(annotation) if kind is not type(None))
     return annotation
 
@@ -334,6 +335,35 @@ def test_limits_of_associations() -> None:
         f"port {settings.Dicom().port} unless configured. HTTP/1.1: port {settings.Http().port}",
     ):
         assert words in text
+
+
+def test_rejections_are_documented() -> None:
+    """The table has each result, source and reason that an association is rejected with, and no other."""
+    rows = table(section(read("conformance.md"), "Association policies"), "an association is rejected")
+    documented = {tuple(int(cell.split()[0]) for cell in row[1:]) for row in rows}
+    given = {
+        admission._CALLED_AE_TITLE_NOT_RECOGNIZED,
+        admission._CALLING_AE_TITLE_NOT_RECOGNIZED,
+        admission._TEMPORARY_CONGESTION,
+        admission._LOCAL_LIMIT_EXCEEDED,
+    }
+    assert documented == given
+
+
+def test_tls_is_documented() -> None:
+    """The cipher suites and the port are those in use, and a flood of rejections is told as it says."""
+    text, guide = read("conformance.md"), read("security.md")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_ciphers(tls.CIPHERS)
+    suites = [suite for suite in context.get_ciphers() if suite["protocol"] == "TLSv1.2"]
+    row = next(row for row in table(section(text, "8 Security"), "PS3.15") if row[0].startswith("cipher"))
+    assert len(row[1].split(", ")) == len(suites) == 4
+    for suite in suites:
+        exchange, signature, kind, bits, mode, digest = suite["name"].replace("AES", "AES-").split("-")
+        assert f"`TLS_{exchange}_{signature}_WITH_{kind}_{bits}_{mode}_{digest}`" in row[1]
+    assert f"{settings.DicomTls.model_fields['port'].default} unless configured" in text
+    assert f"the first {turned_away.SINGLY} within a minute" in guide
+    assert f"{admission.CONNECTIONS_PER_ASSOCIATION} for each association" in guide
 
 
 def test_presentation_contexts_that_are_accepted(tmp_path: Path) -> None:
