@@ -21,7 +21,7 @@ from pynetdicom.status import GENERAL_STATUS, STORAGE_SERVICE_CLASS_STATUS
 from dicom_listener.library import prepare_library, set_no_delay
 from dicom_listener.received import split_file
 from dicom_listener.settings import Node, SenderSettings
-from dicom_listener.tls import client_context
+from dicom_listener.tls import client_context, no_handshake
 from fhir_records.errors import ObjectNotStorable, PeerRefused, PeerUnavailable, SettingsError
 
 VERIFICATION = "1.2.840.10008.1.1"
@@ -262,6 +262,9 @@ def _no_association(assoc: Association, node: Node) -> PeerRefused | PeerUnavail
         return PeerUnavailable(f"{node.name} rejected the association: {reason}.")
     if assoc.rejected_contexts:
         return PeerRefused(f"{node.name} does not take this kind of object.", status=SOP_CLASS_NOT_SUPPORTED)
+    why = no_handshake(node.tls, node.host, node.port, node.timeout_s) if node.tls is not None else ""
+    if why:
+        return PeerUnavailable(f"{node.name} cannot be talked to over TLS: {why}.")
     return PeerUnavailable(f"{node.name} cannot be reached, or ended the association.")
 
 

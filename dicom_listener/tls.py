@@ -102,6 +102,26 @@ def client_context(settings: ClientTls) -> ssl.SSLContext:
     return context
 
 
+def no_handshake(settings: ClientTls, host: str, port: int, timeout_s: float) -> str:
+    """Why there is no TLS connection to a peer, in words; "" where there is one, or the reason is another.
+
+    For people who look for a mistake: the library that sends does not say it.
+    """
+    try:
+        with (
+            socket.create_connection((host, port), timeout_s) as connection,
+            client_context(settings).wrap_socket(connection, server_hostname=settings.server_name or host) as secured,
+        ):
+            # With TLS 1.3 the peer looks at our certificate only now.
+            secured.settimeout(min(1.0, timeout_s))
+            secured.recv(1)
+    except ssl.SSLError as error:
+        return _words(error)
+    except (OSError, SettingsError):
+        return ""
+    return ""
+
+
 def certificate_sha256(connection: socket.socket | None) -> str:
     """The SHA-256 of the certificate that the peer showed, in hexadecimal digits; "" where it showed none."""
     if not isinstance(connection, ssl.SSLSocket):
