@@ -22,6 +22,7 @@ from dicom_listener.library import prepare_library, set_no_delay
 from dicom_listener.received import split_file
 from dicom_listener.settings import Node, SenderSettings
 from dicom_listener.tls import client_context, no_handshake
+from dicom_listener.transfer_syntaxes import transfer_syntax
 from fhir_records.errors import ObjectNotStorable, PeerRefused, PeerUnavailable, SettingsError
 
 VERIFICATION = "1.2.840.10008.1.1"
@@ -168,7 +169,7 @@ def _as_file(content: bytes | Path) -> Iterator[Path]:
 @contextmanager
 def _even(path: Path, kind: _Kind) -> Iterator[Path]:
     """``path``, or a copy of it where its deflated data set lacks the pad byte (PS3.5 section A.5)."""
-    if kind.transfer_syntax_uid != DeflatedExplicitVRLittleEndian:
+    if not transfer_syntax(kind.transfer_syntax_uid).is_deflated:
         yield path
         return
     content = path.read_bytes()

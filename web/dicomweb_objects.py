@@ -21,9 +21,10 @@ from pydicom.dataset import Dataset
 from pydicom.filewriter import correct_ambiguous_vr
 from pydicom.pixels.utils import get_expected_length
 from pydicom.tag import Tag
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from dicom_listener import pixels
+from dicom_listener.transfer_syntaxes import transfer_syntax
 from fhir_records.errors import PixelsNotReadable
 from fhir_records.model import Instance
 
@@ -135,7 +136,7 @@ def file_chunks(path: Path) -> Iterator[bytes]:
 
 
 def _header(path: Path, instance: Instance, tags: Collection[int] | None) -> Dataset:
-    if tags is None or instance.transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
+    if tags is None or transfer_syntax(instance.transfer_syntax_uid).is_deflated:
         return pixels.read_header(path)
     try:
         return dcmread(path, stop_before_pixels=True, specific_tags=[*tags, *_ALWAYS])
