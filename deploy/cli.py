@@ -27,6 +27,7 @@ from deploy.settings import Settings, load
 from deploy.supervise import RoleSpec, Supervisor
 from dicom_listener import sender
 from dicom_listener.library import prepare_library
+from dicom_listener.reconciler import reindex_all
 from dicom_listener.settings import Node, SenderSettings
 from fhir_records import migrations
 from fhir_records.database import Database
@@ -210,7 +211,8 @@ def _reindex(settings: Settings, database: Database) -> None:
     columns = (SpinnerColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("Reading the files of the spool", total=None)
-        done = wiring.index_of(settings, database).reindex_all(
+        done = reindex_all(
+            wiring.index_of(settings, database),
             lambda so_far: progress.update(task, description=f"{so_far.looked_at} files, {so_far.indexed} indexed")
         )
     console.print(

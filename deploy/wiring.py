@@ -14,7 +14,7 @@ import structlog
 
 from deploy import embedded_postgres
 from deploy.settings import Destination, Settings
-from dicom_listener.arrivals import CompletionRules
+from dicom_listener.arrivals import CompletionRules, rules_of
 from dicom_listener.association import Listener
 from dicom_listener.index import Index
 from dicom_listener.settings import Caller, ClientTls, ListenerSettings, Node, SenderSettings, TlsSettings
@@ -176,7 +176,8 @@ def web_settings(settings: Settings) -> WebSettings:
 def completion_rules(settings: Settings) -> CompletionRules:
     """When a study is complete."""
     dicom = settings.file.dicom
-    return CompletionRules(idle_seconds=dicom.study_idle_seconds, max_seconds=dicom.study_max_seconds)
+    callers = listener_settings(settings).callers
+    return rules_of(callers, dicom.study_idle_seconds, dicom.study_max_seconds)
 
 
 def sweeper_of(settings: Settings, database: Database) -> Sweeper:

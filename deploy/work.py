@@ -33,7 +33,7 @@ from fhir_records.database import Database
 from fhir_records.errors import DatabaseUnavailable, ModelFailed, OutOfSpace, PeerRefused, PeerUnavailable
 from fhir_records.jobs import Handler, Job, JobWorker, request_route
 from fhir_records.model import Instance
-from fhir_records.store.arrivals import FrozenRevision
+from fhir_records.store.completeness import FrozenRevision
 from inference.live_models import LiveModels
 from inference.reading import ImageFile
 from inference.registry import RegisteredModel, Registry

@@ -21,10 +21,11 @@ from pynetdicom.transport import ThreadedAssociationServer
 from dicom_listener.callers import may_call
 from dicom_listener.faults import where
 from dicom_listener.handlers import answer_echo, answer_store
-from dicom_listener.index import MARGIN, Index
+from dicom_listener.index import Index
 from dicom_listener.intake import Intake
 from dicom_listener.library import prepare_library, set_no_delay
 from dicom_listener.received import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicom_listener.reconciler import MARGIN, backlog_since, reconcile
 from dicom_listener.settings import ListenerSettings
 from dicom_listener.spool import Spool
 from fhir_records.database import Database
@@ -90,7 +91,7 @@ class OpenAssociations:
             return
         # Should the database be away, the lease runs out by itself.
         with contextlib.suppress(DatabaseUnavailable), self._database.session() as session:
-            associations.end_lease(session, entry.id)
+            associations.end_leases(session, [entry.id])
 
     def heartbeat(self) -> None:
         """Renew the leases of all that are open.
@@ -102,11 +103,11 @@ class OpenAssociations:
             entries = list(self._open.values())
         self._renew(entries)
         with self._database.session() as session:
-            associations.drop_expired_leases(session, self._clock() - dt.timedelta(seconds=LEASE_S))
+            associations.drop_expired_leases(session)
 
     def _renew(self, entries: Sequence[OpenAssociation]) -> None:
         with self._database.session() as session:
-            associations.renew_leases(session, entries, self._clock() + dt.timedelta(seconds=LEASE_S))
+            associations.renew_leases(session, entries)
 
 
 class Listener:
@@ -248,12 +249,12 @@ class Listener:
     def _reconcile_once(self) -> None:
         index = self.intake.index
         if not self._horizon_known:
-            self._horizon, self._horizon_known = index.backlog_since(), True
+            self._horizon, self._horizon_known = backlog_since(index), True
         # Cleared first: what cannot be indexed from now on sets them again.
         self.intake.backlog.clear()
         self.intake.database_away.clear()
         began = index.today()
-        done = index.reconcile(self._horizon)
+        done = reconcile(index, self._horizon)
         # Everything before is in the index now, so the next look need not go so far back.
         self._horizon = began - MARGIN
         self._reconciled_at = time.monotonic()

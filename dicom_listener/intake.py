@@ -12,7 +12,8 @@ import structlog
 
 from dicom_listener.description import Described
 from dicom_listener.faults import where
-from dicom_listener.index import Index, Indexing
+from dicom_listener.index import Index
+from dicom_listener.index_batch import Indexing
 from dicom_listener.received import Received, file_header, split_file
 from dicom_listener.spool import Spool, StoredFile
 from fhir_records.errors import DatabaseUnavailable, ObjectNotStorable, OutOfSpace

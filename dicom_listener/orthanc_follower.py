@@ -27,11 +27,12 @@ from dicom_listener.orthanc import (
     fetch_objects,
     study_of_instance,
 )
+from dicom_listener.reconciler import backlog_since, reconcile
 from fhir_records.database import Database
 from fhir_records.errors import DatabaseUnavailable, ObjectNotStorable, PeerRefused, PeerUnavailable
 from fhir_records.identities import log_id
 from fhir_records.store import orthanc as cursors
-from fhir_records.store.arrivals import FrozenRevision, complete_study
+from fhir_records.store.completeness import FrozenRevision, complete_study
 
 _log = structlog.get_logger(__name__)
 
@@ -89,7 +90,7 @@ class Follower:
         try:
             # Cleared first: what cannot be indexed from now on sets it again.
             self._intake.backlog.clear()
-            self._intake.index.reconcile(self._intake.index.backlog_since())
+            reconcile(self._intake.index, backlog_since(self._intake.index))
         except DatabaseUnavailable:
             self._intake.backlog.set()
             raise

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import structlog
 from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
-from dicom_listener.arrivals import CompletionRules, complete_due_studies
+from dicom_listener.arrivals import CompletionRules, Judge
 from fhir_records import jobs, tables
 from fhir_records.database import Database
 from fhir_records.model import ReadState
@@ -36,6 +36,10 @@ class Sweeper:
     database: Database
     rules: CompletionRules
     now: Callable[[], dt.datetime]
+    _judge: Judge = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_judge", Judge(self.rules))
 
     def sweep(self) -> int:
         """Look once for everything that comes due by time.
@@ -67,7 +71,7 @@ class Sweeper:
 
     def _complete_studies(self) -> int:
         with self.database.session() as session:
-            revisions = complete_due_studies(session, self.now(), self.rules)
+            revisions = self._judge.complete(session)
             for revision in revisions:
                 jobs.request_route(session, revision.id)
         return len(revisions)
