@@ -9,11 +9,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
-
 from dicom_listener.data_set import PIXEL_DATA, Element, Encoding, encoding_of, inflated
 from dicom_listener.header_text import HeaderText, header_text
 from dicom_listener.received import Received
+from dicom_listener.transfer_syntaxes import transfer_syntax
 from fhir_records.errors import ObjectNotStorable
 from fhir_records.model import Identifier, InstanceKind
 from fhir_records.store.arrivals import Arrival, RelatedNumbers
@@ -220,7 +219,6 @@ def _pixels_sha256(pixels: Element | None, syntax_uid: str, encoding: Encoding, 
     if pixels is None:
         return ""
     digest = sha256_of(pixels.value, pixels.end)
-    uid = UID(syntax_uid)
-    if pixels.tag == PIXEL_DATA and pixels.undefined_length and uid != DeflatedExplicitVRLittleEndian:
+    if pixels.tag == PIXEL_DATA and pixels.undefined_length and not transfer_syntax(syntax_uid).is_deflated:
         return f"{syntax_uid}:{digest}"
     return f"{'little' if encoding.little_endian else 'big'}:{digest}"

@@ -80,7 +80,12 @@ def write(session: Session, spool: Spool, filings: Sequence[Filing], believed: f
         What became of each.
     """
     now = completeness.database_now(session)
-    known = arrivals.twins(session, [filing.sop_uid for filing in filings])
+    uids = [filing.sop_uid for filing in filings]
+    known = arrivals.twins(session, uids)
+    if known:
+        # Copies, versions and conflicts of one object are told apart one after another.
+        arrivals.lock_twins(session, known)
+        known = arrivals.twins(session, uids)
     ours = (filing.sop_uid for filing in filings if filing.sop_uid.startswith(f"{UUID_UID_ROOT}."))
     own = arrivals.own_uids(session, ours)
     outcomes: list[Indexing] = []

@@ -102,6 +102,14 @@ def twins(session: Session, sop_uids: Iterable[str]) -> Mapping[str, Sequence[Tw
     return found
 
 
+def lock_twins(session: Session, sop_uids: Iterable[str]) -> None:
+    """Let no other transaction do the same for any of these SOP Instance UIDs until this one ends."""
+    instance = tables.Instance
+    current = _among(instance.sop_uid, sop_uids), instance.standing == Standing.CURRENT
+    # Not keyed, so that whoever freezes a revision of these images need not wait.
+    session.execute(select(instance.id).where(*current).order_by(instance.id).with_for_update(key_share=True))
+
+
 def record_arrivals(session: Session, arrived: Sequence[tuple[Arrival, Standing]], now: dt.datetime) -> None:
     """Write objects' instance rows, and their studies' and patients' where they are new.
 

@@ -110,7 +110,7 @@ def test_what_an_association_stored_is_in_the_index_and_in_the_trail(
     keeper.tell(_ended(association))
     assert keeper.settled(20)
     rows = _instances(database)
-    assert [row.sop_uid for row in rows] == [ds.SOPInstanceUID for ds in objects]
+    assert {row.sop_uid for row in rows} == {ds.SOPInstanceUID for ds in objects}
     for row in rows:
         facts = spool.facts(row.file_key)
         assert (row.sha256, row.size, row.source) == (facts.sha256, facts.size, "dicom:CT1")
@@ -150,6 +150,7 @@ def test_ends_and_rejections_of_every_kind_are_in_the_trail(start: Start, databa
 def test_the_same_object_many_times_in_one_batch_is_kept_once(start: Start, database: Database, spool: Spool) -> None:
     """Copies, versions and conflicts told in one go are told apart as if they had come one by one."""
     keeper, ds = start(), image()
+    assert keeper.settled(20)
     renamed, repainted = copy.deepcopy(ds), copy.deepcopy(ds)
     renamed.PatientName = "Test^One^Middle"
     repainted.PixelData = bytes(48)
@@ -258,7 +259,7 @@ def test_notes_that_do_not_fit_into_memory_are_found_in_the_files(
     gone.clear()
     assert keeper.settled(30)
     assert len(_instances(database)) == 80
-    wait_until(lambda: _count(database, tables.AssociationLease) == 0, what="the end of the leases", timeout=40)
+    wait_until(lambda: _count(database, tables.AssociationLease) == 0, what="the end of the leases", timeout_s=40)
     lost = [line for line in _trail(database) if line.action == "associations not recorded"]
     told = [line for line in _trail(database) if line.actor == "dicom:CT1"]
     assert sum(line.detail["notes"] for line in lost) + len(told) == 2 * len(associations)
@@ -336,7 +337,8 @@ def test_missing_files_are_marked_and_come_back(start: Start, database: Database
     one, two = image(), image()
     _tell(keeper, spool, one, two)
     assert keeper.settled(20)
-    first, second = _instances(database)
+    rows = {row.sop_uid: row for row in _instances(database)}
+    first, second = rows[one.SOPInstanceUID], rows[two.SOPInstanceUID]
     content = spool.path(first.file_key).read_bytes()
     spool.path(first.file_key).unlink()
     spool.path(second.file_key).unlink()
@@ -353,6 +355,7 @@ def test_missing_files_are_marked_and_come_back(start: Start, database: Database
 def test_own_objects_and_reports_open_no_study(start: Start, database: Database, spool: Spool) -> None:
     """What Wetread wrote, and what is no image, is indexed and makes no revision due."""
     keeper, ds = start(), image()
+    assert keeper.settled(20)
     equipment = Dataset()
     equipment.ManufacturerModelName = "Wetread"
     own = report(ContributingEquipmentSequence=[equipment], StudyInstanceUID=ds.StudyInstanceUID)
@@ -371,3 +374,21 @@ def test_other_doors_index_at_once(database: Database, spool: Spool) -> None:
         filing = index.read_file(_put(spool, ds))
         outcomes.append(index.add(filing.described, filing.file))
     assert outcomes == [Indexing.NEW, Indexing.SAME]
+
+
+def test_versions_told_to_two_keepers_are_kept_once(start: Start, database: Database, spool: Spool) -> None:
+    """Processes that meet on copies of one object tell them apart as one process would."""
+    keepers, ds = [start() for _ in range(3)], image()
+    renamed, repainted = copy.deepcopy(ds), copy.deepcopy(ds)
+    renamed.PatientName = "Test^One^Middle"
+    repainted.PixelData = bytes(48)
+    _tell(keepers[0], spool, ds)
+    assert keepers[0].settled(20)
+    for _ in range(10):
+        for keeper in keepers:
+            _tell(keeper, spool, renamed, repainted, ds)
+    for keeper in keepers:
+        assert keeper.settled(60)
+    rows = _instances(database)
+    assert sorted(row.standing for row in rows) == [Standing.CONFLICT, Standing.CURRENT, Standing.VERSION]
+    assert sorted(spool.object_keys()) == sorted(row.file_key for row in rows)
