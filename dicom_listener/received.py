@@ -76,7 +76,7 @@ def split_file(content: bytes) -> tuple[FileMetaDataset, memoryview]:
     Raises:
         ObjectNotStorable: it is no DICOM file with a group length and a transfer syntax.
     """
-    if content[128:132] != b"DICM" or content[132:138] != b"\x02\x00\x00\x00UL":
+    if content[128:132] != b"DICM" or content[132:138] != b"\x02\x00\x00\x00UL" or len(content) < 144:
         raise ObjectNotStorable("not a DICOM file")
     end = 144 + struct.unpack("<L", content[140:144])[0]
     if end > len(content):
@@ -85,9 +85,19 @@ def split_file(content: bytes) -> tuple[FileMetaDataset, memoryview]:
         meta = FileMetaDataset(read_dataset(io.BytesIO(content[132:end]), False, True))
     except Exception as error:  # boundary: pydicom raises whatever broken file meta information brings about
         raise ObjectNotStorable("the file meta information cannot be decoded") from error
+    _drop_broken(meta)
     if not meta.get("TransferSyntaxUID"):
         raise ObjectNotStorable("the file meta information names no transfer syntax")
     return meta, memoryview(content)[end:]
+
+
+def _drop_broken(meta: FileMetaDataset) -> None:
+    """Take out what cannot be decoded, so that nobody meets it later."""
+    for tag in list(meta.keys()):
+        try:
+            _ = meta[tag]
+        except Exception:  # boundary: pydicom decodes only now, and raises whatever a broken value brings about
+            del meta[tag]
 
 
 def read_received(path: Path) -> tuple[Received, memoryview]:
@@ -123,10 +133,10 @@ def _told(meta: FileMetaDataset) -> dict[str, str]:
     if meta.get("PrivateInformationCreatorUID") != PRIVATE_INFORMATION_CREATOR_UID:
         return {}
     try:
-        told: dict[str, str] = json.loads(meta.get("PrivateInformation") or b"{}")
-    except ValueError:
+        told = json.loads(meta.get("PrivateInformation") or b"{}")
+    except (ValueError, RecursionError):
         return {}
-    return told
+    return {key: value for key, value in told.items() if isinstance(value, str)} if isinstance(told, dict) else {}
 
 
 def _host(address: str) -> str:

@@ -34,6 +34,9 @@ def _nested() -> Dataset:
     content.is_undefined_length_sequence_item = True
     ds = report(ContentSequence=[content], **UIDS)
     ds["ContentSequence"].is_undefined_length = True
+    equipment = Dataset()
+    equipment.Manufacturer, equipment.ManufacturerModelName = "Makers", "Model"
+    ds.ContributingEquipmentSequence = [equipment]
     private = ds.private_block(0x0009, "FUZZ", create=True)
     private.add_new(0x01, "UN", b"\x01\x02\x03\x04")
     return ds
