@@ -7,20 +7,22 @@ import hashlib
 import json
 import mmap
 import os
+import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, cast
 
-from dicom_listener.data_set import Encoding, elements
 from dicom_listener.received import PRIVATE_INFORMATION_CREATOR_UID, Received
 from fhir_records.errors import ObjectNotStorable
 
 # Larger files are mapped, not read: a multi-frame object may hold gigabytes.
 _READ_WHOLE: Final = 8 * 2**20
 _CHUNK: Final = 2**20
-_META_ENCODING: Final = Encoding(implicit_vr=False, little_endian=True)  # PS3.10 section 7.1
+# PS3.10 section 7.1: Explicit VR Little Endian; of the VRs with a 32-bit length (PS3.5 section 7.1.2) it has these.
+_SHORT: Final = struct.Struct("<HH2sH")
+_LONG_VRS: Final = frozenset((b"OB", b"OW", b"UN", b"UT", b"UC", b"UR", b"SQ"))
 
 # Tags of the file meta information (PS3.10 table 7.1-1).
 _SOP_CLASS, _SOP_INSTANCE, _SYNTAX = 0x00020002, 0x00020003, 0x00020010
@@ -93,8 +95,20 @@ def _filed(content: bytes | mmap.mmap, status: os.stat_result, descriptor: int) 
 
 
 def _meta(group: bytes) -> Mapping[int, bytes]:
-    found = elements(group, _META_ENCODING)
-    return {element.tag: group[element.value : element.end].rstrip(b"\0 ") for element in found}
+    """The values by tag; what follows an element that is cut short is not there."""
+    found, position = {}, 0
+    while position + 8 <= len(group):
+        number, element, vr, length = _SHORT.unpack_from(group, position)
+        position += 8
+        if vr in _LONG_VRS:
+            if position + 4 > len(group):
+                break
+            length = int.from_bytes(group[position : position + 4], "little")
+            position += 4
+        if position + length <= len(group):
+            found[number << 16 | element] = group[position : position + length].rstrip(b"\0 ")
+        position += length
+    return found
 
 
 def _received(meta: Mapping[int, bytes], modified_at: dt.datetime) -> Received:

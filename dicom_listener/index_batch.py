@@ -113,8 +113,10 @@ def _outcome(session: Session, spool: Spool, arrival: Arrival, twins: Sequence[T
     if any(twin.file_key == arrival.file_key for twin in twins):
         return Indexing.KNOWN
     outcome = Indexing.NEW
+    if not twins:
+        return outcome
     path = spool.path(arrival.file_key)
-    if twins and not path.is_file():
+    if not path.is_file():
         return Indexing.GONE
     for twin in twins:
         try:
