@@ -13,9 +13,6 @@ from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from dicom_listener.characters import declared, decoded, settle
-from dicom_listener.data_set import elements, encoding_of, parsed
-from fhir_records.errors import ObjectNotStorable
-from tests.unit.dicom_listener.objects import encoded
 
 ANY_TERMS = st.lists(
     st.sampled_from(["", "ISO_IR 100", "ISO_IR 192", "ISO 2022 IR 87", "ISO 2022 IR 149", "ISO_IR 13", "GBK", "?"]),
@@ -106,26 +103,3 @@ def test_a_data_set_is_settled_with_its_sequences(syntax: str) -> None:
     assert [item.CodeMeaning for item in read.ProcedureCodeSequence] == ["Печень", "Ήπαρ"]
     assert read.ImageType == ["ORIGINAL", "PRIMARY"] and read.Rows == 5
     assert read.SpecificCharacterSet == "ISO_IR 144"
-
-
-def test_a_broken_sequence_spoils_nothing_beside_it() -> None:
-    """Elements that cannot be decoded, nested ones too, are left, and the text around them is settled all the same."""
-    concept, content = Dataset(), Dataset()
-    concept.CodeMeaning = "Größe"
-    content.ContentSequence = [concept]
-    ds = Dataset()
-    ds.SpecificCharacterSet, ds.PatientName = "ISO_IR 100", "Müller"
-    ds.ContentSequence = [content]
-    whole, encoding = encoded(ds), encoding_of(ExplicitVRLittleEndian)
-    read = 0
-    for place in range(whole.index(b"\x40\x00\x30\xa7") + 12, len(whole)):
-        broken = bytearray(whole)
-        broken[place] = 0x53
-        try:
-            settled = parsed(broken, encoding, list(elements(broken, encoding)))
-        except ObjectNotStorable:
-            continue
-        settle(settled)
-        assert settled.PatientName == "Müller"
-        read += 1
-    assert read > 10
