@@ -16,13 +16,13 @@ from deploy.embedded_postgres import EmbeddedPostgres
 from dicom_listener.spool import Spool
 from fhir_records.database import Database
 from fhir_records.migrations import migrate
+from tests.chaos.clock import Clock
 from tests.chaos.processes import Kept
 from tests.peers import free_port, listens, wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 IDLE_S = 2.0
 LONGEST_S = 30.0
-_FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 _CONFIG = """
 [dicom]
 port = {port}
@@ -74,29 +74,6 @@ class SmallDisk:
         (self.mount / "filler").unlink(missing_ok=True)
 
 
-@dataclass
-class Clock:
-    """The listener's clock, by libfaketime: what it says beside the true time."""
-
-    file: Path
-
-    def set_back(self, seconds: int) -> None:
-        """Set it ``seconds`` back from the true time; 0: it is right again."""
-        new = self.file.with_suffix(".new")
-        new.write_text(f"-{seconds}\n" if seconds else "+0\n")
-        new.replace(self.file)
-
-    def env(self) -> dict[str, str]:
-        """What makes a process keep this clock; its monotonic clock and the file system's stay true."""
-        return {
-            "LD_PRELOAD": str(_FAKETIME),
-            "FAKETIME_TIMESTAMP_FILE": str(self.file),
-            "FAKETIME_CACHE_DURATION": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            "NO_FAKE_STAT": "1",
-        }
-
-
 @contextmanager
 def standing(folder: Path, *, disk_bytes: int = 0, own_clock: bool = False, processes: int = 0) -> Iterator[Stand]:
     """Everything running, and stopped in the end.
@@ -104,7 +81,7 @@ def standing(folder: Path, *, disk_bytes: int = 0, own_clock: bool = False, proc
     Args:
         folder: empty; a short path, for PostgreSQL's socket may lie under it.
         disk_bytes: size of the disk for the spool; 0: the one that ``folder`` lies on. Needs root.
-        own_clock: the listener gets a clock that can be set. Needs libfaketime.
+        own_clock: the listener gets a clock that can be set. Needs a C compiler.
         processes: `[dicom] processes`, 0: as many as it chooses.
     """
     home = folder / "home"
@@ -138,11 +115,6 @@ def may_mount() -> bool:
     return os.geteuid() == 0 and shutil.which("mount") is not None
 
 
-def may_set_clock() -> bool:
-    """Whether processes can be given a clock of their own."""
-    return _FAKETIME.exists()
-
-
 def _mount(mount: Path, size: int) -> SmallDisk:
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(mount)], check=True)
     return SmallDisk(mount, size)
@@ -164,7 +136,7 @@ def _stand(
     env |= {"WETREAD_HOME": str(home), "WETREAD_DATABASE_URL": server.url, "PYTHONPATH": str(REPOSITORY)}
     listen_env = dict(env)
     if clock is not None:
-        clock.set_back(0)
+        clock.make()
         listen_env |= clock.env()
     listen = Kept("listen", [sys.executable, "-m", "deploy.cli", "listen"], folder / "listen.log", listen_env)
     command = [sys.executable, "-m", "tests.chaos.sweeper", server.url, str(IDLE_S), str(LONGEST_S)]

@@ -12,11 +12,12 @@ from pathlib import Path
 
 from fhir_records.errors import DatabaseUnavailable
 from tests.chaos import verdict
+from tests.chaos.clock import may_set_clock
 from tests.chaos.faults import Monkey, age
 from tests.chaos.processes import pss_mib
 from tests.chaos.proxy import CuttingProxy
 from tests.chaos.senders import Sender, Ward
-from tests.chaos.stand import Stand, may_mount, may_set_clock, standing, start_database
+from tests.chaos.stand import Stand, may_mount, standing, start_database
 from tests.chaos.studies import Ledger, Studies
 
 _DISK_BYTES = 1 << 30
@@ -88,7 +89,7 @@ def storm(
     if not may_mount():
         account.skipped.append("a full disk: small disks need root")
     if not may_set_clock():
-        account.skipped.append("a clock set back: libfaketime is not installed")
+        account.skipped.append("a clock set back: there is no C compiler")
     with tempfile.TemporaryDirectory(prefix="chaos-") as temporary:
         place = folder or Path(temporary)
         with standing(

@@ -83,9 +83,8 @@ class Studies:
 
     def batch(self) -> list[list[Made]]:
         """One to three new studies, mixed, as one or two lists that different senders send at the same time."""
-        mixed = [one for _ in range(self._random.randint(1, 3)) for one in self._study()]
+        mixed = [one for _ in range(self._random.randint(1, 3)) for one in self._any_study()]
         self._random.shuffle(mixed)
-        self._ledger.add(mixed)
         if self._random.random() < 0.5:
             return [mixed]
         half = len(mixed) // 2
@@ -97,17 +96,20 @@ class Studies:
         self._ledger.add(made)
         return made
 
-    def _study(self) -> list[Made]:
+    def study(self, *, images: int, reports: int = 0, broken: bool = False) -> list[Made]:
+        """A new study of one or two series, and perhaps an object in it that names no study."""
         study_uid = generate_uid()
         series = [generate_uid() for _ in range(self._random.randint(1, 2))]
-        made = [
-            self._object(study_uid, self._random.choice(series), Kind.IMAGE) for _ in range(self._random.randint(1, 8))
-        ]
-        if self._random.random() < 0.3:
-            made.append(self._object(study_uid, generate_uid(), Kind.REPORT))
-        if self._random.random() < len(made) / _BROKEN_EVERY:
-            made.append(self._object(study_uid, generate_uid(), Kind.BROKEN))
+        made = [self._object(study_uid, self._random.choice(series), Kind.IMAGE) for _ in range(images)]
+        made += [self._object(study_uid, generate_uid(), Kind.REPORT) for _ in range(reports)]
+        made += [self._object(study_uid, generate_uid(), Kind.BROKEN)] * broken
+        self._ledger.add(made)
         return made
+
+    def _any_study(self) -> list[Made]:
+        images = self._random.randint(1, 8)
+        broken = self._random.random() < images / _BROKEN_EVERY
+        return self.study(images=images, reports=int(self._random.random() < 0.3), broken=broken)
 
     def _object(self, study_uid: str, series_uid: str, kind: Kind) -> Made:
         self._count += 1

@@ -1,0 +1,214 @@
+"""Nothing that was acknowledged is lost: processes killed, the database away, the disk full, cables cut, clocks wrong.
+
+The long run is ``python -m tests.chaos --minutes 10``.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.chaos import verdict
+from tests.chaos.proxy import CuttingProxy
+from tests.chaos.senders import by_pynetdicom, by_storescu
+from tests.chaos.stand import Stand, may_mount, standing
+from tests.chaos.storm import storm
+from tests.chaos.studies import Kind, Ledger, Made, Studies
+from tests.peers import need, wait_until
+
+
+@pytest.fixture(scope="module")
+def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
+    """One `wetread listen` with all that belongs to it, for the tests of this file that leave it alive."""
+    with standing(tmp_path_factory.mktemp("stand"), disk_bytes=64 << 20 if may_mount() else 0) as one:
+        yield one
+
+
+@pytest.fixture
+def ledger(stand: Stand) -> Iterator[Ledger]:
+    """A ledger; the index and the spool are emptied after the test."""
+    yield Ledger()
+    stand.listen.stop()
+    with stand.database.session() as session:
+        session.connection().exec_driver_sql(
+            "TRUNCATE study, instance, revision, revision_instance, association_lease, association_study, "
+            "quarantined_object, procrastinate_jobs, procrastinate_events CASCADE"
+        )
+    for path in sorted(stand.spool.root.rglob("*"), reverse=True):
+        path.unlink() if path.is_file() else path.rmdir()
+    stand.listen.start()
+    stand.wait_listening()
+
+
+def images(folder: Path, ledger: Ledger, count: int, *, seed: int = 1) -> list[Made]:
+    """So many images of one study, in the ledger."""
+    made = Studies(folder / f"sent{seed}", ledger, seed)
+    return made.study(images=count)
+
+
+def note(ledger: Ledger, made: list[Made], answers: dict[str, int]) -> None:
+    """Write down what was answered."""
+    for one in made:
+        ledger.answered(one.sop_uid, answers.get(one.sop_uid))
+
+
+def come_to_rest(stand: Stand, ledger: Ledger) -> None:
+    """Wait until everything that was acknowledged is in the index and no study is open."""
+    wait_until(lambda: verdict.settled(stand, ledger), timeout_s=60, what="rest")
+
+
+@pytest.mark.timeout(400)
+def test_a_storm_loses_nothing(tmp_path: Path) -> None:
+    """Dozens of faults of all kinds while four modalities send: each acknowledged object is there, once, and read."""
+    need("storescu")
+    account = storm(45, most_faults=32, folder=tmp_path)
+    print("\n".join(account.lines()))
+    assert account.faults == []
+    assert account.acknowledged > 50
+    assert account.kills >= 8
+    assert account.cuts > 3
+    assert len(account.did) >= 7
+
+
+def test_a_connection_cut_anywhere_leaves_nothing_behind(stand: Stand, ledger: Ledger, tmp_path: Path) -> None:
+    """Cut after any byte, in a PDU or between two, there is no half object, and sent again it is there once."""
+    made = images(tmp_path, ledger, 6)
+    size = sum(one.path.stat().st_size for one in made)
+    chance = random.Random(4)
+    # The first bytes are the association's; then anywhere, and close to an object's end.
+    where = [1, 5, 60, 250, *(chance.randrange(300, size) for _ in range(20)), size - 40, size]
+    for cut in where:
+        proxy = CuttingProxy(stand.port, lambda cut=cut: cut)  # type: ignore[misc]
+        try:
+            note(ledger, made, by_storescu(made, proxy.port, "CUT"))
+        finally:
+            proxy.stop()
+    left = [one for one in made if not ledger.settled(one.sop_uid)]
+    assert left, "the last object never came through whole"
+    note(ledger, left, by_storescu(left, stand.port, "CUT"))
+    come_to_rest(stand, ledger)
+    assert verdict.faults(stand, ledger) == []
+
+
+@pytest.mark.skipif(not may_mount(), reason="SKIPPED LOUDLY: small disks need root")
+def test_a_full_disk_refuses_and_an_emptied_one_takes(stand: Stand, ledger: Ledger, tmp_path: Path) -> None:
+    """With so and so many bytes left every answer is Out of Resources or the truth; emptied, all is taken."""
+    assert stand.disk is not None
+    made = images(tmp_path, ledger, 10)
+    try:
+        for leave in (0, 4_096, 30_000, 200_000):
+            stand.disk.empty()
+            stand.disk.fill(leave)
+            left = [one for one in made if not ledger.settled(one.sop_uid)]
+            answers = by_pynetdicom(left, stand.port, "FULL")
+            assert len(answers) == len(left), "an association did not survive the full disk"
+            assert {status & 0xFF00 for status in answers.values()} <= {0, 0xA700}
+            note(ledger, left, answers)
+    finally:
+        stand.disk.empty()
+    left = [one for one in made if not ledger.settled(one.sop_uid)]
+    assert left, "the disk was never full"
+    assert not list(stand.spool.root.rglob("*.part")), "half-written files keep the disk full"
+    note(ledger, left, by_pynetdicom(left, stand.port, "FULL"))
+    come_to_rest(stand, ledger)
+    assert verdict.faults(stand, ledger) == []
+
+
+def test_a_database_that_is_away_delays_nothing_but_the_index(stand: Stand, ledger: Ledger, tmp_path: Path) -> None:
+    """With PostgreSQL stopped, objects are taken at once; when it is back they are indexed and their study completed."""
+    made = images(tmp_path, ledger, 8)
+    note(ledger, made[:4], by_storescu(made[:4], stand.port, "NODB"))
+    stand.server.stop(even_if_used=True)
+    try:
+        began = time.monotonic()
+        note(ledger, made[4:], by_storescu(made[4:], stand.port, "NODB"))
+        assert ledger.acknowledged == {one.sop_uid for one in made}
+        assert time.monotonic() - began < 10
+    finally:
+        stand.server.start()
+    come_to_rest(stand, ledger)
+    assert verdict.faults(stand, ledger) == []
+
+
+def test_a_listener_starts_and_takes_objects_while_the_database_is_away(
+    stand: Stand, ledger: Ledger, tmp_path: Path
+) -> None:
+    """Started without a database, the listener takes objects all the same, and indexes them when there is one."""
+    made = images(tmp_path, ledger, 3)
+    stand.server.stop(even_if_used=True)
+    try:
+        stand.listen.stop()
+        stand.listen.start()
+        stand.wait_listening()
+        note(ledger, made, by_storescu(made, stand.port, "NODB"))
+        assert ledger.acknowledged == {one.sop_uid for one in made}
+    finally:
+        stand.server.start()
+    come_to_rest(stand, ledger)
+    assert verdict.faults(stand, ledger) == []
+
+
+def test_a_study_from_several_senders_at_once_is_one_study(stand: Stand, ledger: Ledger, tmp_path: Path) -> None:
+    """Parts of three studies, mixed, over four associations of four callers come together, in one revision each."""
+    studies = [images(tmp_path, ledger, 8, seed=seed) for seed in (1, 2, 3)]
+    mixed = [one for together in zip(*studies, strict=True) for one in together]
+
+    def send(part: int) -> None:
+        note(ledger, mixed[part::4], (by_storescu, by_pynetdicom)[part % 2](mixed[part::4], stand.port, f"AE{part}"))
+
+    threads = [threading.Thread(target=send, args=(part,)) for part in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    come_to_rest(stand, ledger)
+    assert verdict.faults(stand, ledger) == []
+    assert ledger.acknowledged == set(ledger.made)
+
+
+def test_half_written_files_of_dead_processes_are_removed_at_start(stand: Stand, ledger: Ledger) -> None:
+    """A half-written file that nobody owns any more is gone after the next start, and is no object."""
+    folder = stand.spool.root / "objects" / "2026-01-02" / "ab"
+    folder.mkdir(parents=True)
+    part = folder / "0123456789abcdef.dcm.part"
+    part.write_bytes(bytes(1000))
+    os.utime(part, (time.time() - 2 * 86_400,) * 2)
+    stand.listen.stop()
+    stand.listen.start()
+    stand.wait_listening()
+    wait_until(lambda: not part.exists(), timeout_s=20, what="the half-written file's removal")
+    assert list(stand.spool.object_keys()) == []
+
+
+def test_a_refused_object_is_kept_with_its_reason(stand: Stand, ledger: Ledger, tmp_path: Path) -> None:
+    """An object without a study is answered Cannot Understand, its bytes kept, and its neighbours taken."""
+    studies = Studies(tmp_path / "sent", ledger, 5)
+    made = [*studies.study(images=2), *studies.study(images=1, broken=True)]
+    note(ledger, made, by_storescu(made, stand.port, "BROKEN"))
+    broken = [one for one in made if one.kind is Kind.BROKEN]
+    assert [ledger.refused.get(one.sop_uid, 0) & 0xF000 for one in broken] == [0xC000]
+    come_to_rest(stand, ledger)
+    wait_until(lambda: not verdict.faults(stand, ledger), timeout_s=20, what="no fault")
+
+
+def test_a_silent_peer_does_not_keep_others_out(stand: Stand, ledger: Ledger, tmp_path: Path) -> None:
+    """Connections that say nothing, or half a PDU, and hold still leave the listener free for others."""
+    made = images(tmp_path, ledger, 3)
+    silent = [socket.create_connection(("127.0.0.1", stand.port), timeout=5) for _ in range(10)]
+    try:
+        for number, connection in enumerate(silent):
+            connection.sendall(b"\x01\x00\x00\x00\x00\xcd\x00\x01"[: number % 9])
+        note(ledger, made, by_storescu(made, stand.port, "LOUD"))
+        assert ledger.acknowledged == {one.sop_uid for one in made}
+    finally:
+        for connection in silent:
+            connection.close()
+    come_to_rest(stand, ledger)
+    assert verdict.faults(stand, ledger) == []
