@@ -15,6 +15,7 @@ import structlog
 from deploy import embedded_postgres
 from deploy.settings import Destination, Settings
 from dicom_listener.arrivals import CompletionRules, rules_of
+from dicom_listener.asking import study_numbers
 from dicom_listener.association import Listener
 from dicom_listener.index import Index
 from dicom_listener.settings import Caller, ClientTls, ListenerSettings, Node, SenderSettings, TlsSettings
@@ -25,6 +26,7 @@ from fhir_records.errors import DatabaseUnavailable
 from fhir_records.model import Installation
 from fhir_records.store.studies import installation_namespace
 from web.settings import WebSettings
+from workflow.expecting import Expecting
 from workflow.sweeps import Sweeper
 
 log = structlog.get_logger(__name__)
@@ -183,6 +185,13 @@ def completion_rules(settings: Settings) -> CompletionRules:
 def sweeper_of(settings: Settings, database: Database) -> Sweeper:
     """What looks for work that has come due."""
     return Sweeper(database, completion_rules(settings), now)
+
+
+def expecting_of(settings: Settings, database: Database) -> Expecting:
+    """What asks PACS for the numbers of instances."""
+    us = sender_settings(settings)
+    nodes = {caller.ae_title: caller.ask for caller in listener_settings(settings).callers if caller.ask}
+    return Expecting(database, nodes, lambda node, study_uid: study_numbers(node, us, study_uid))
 
 
 def sender_settings(settings: Settings) -> SenderSettings:

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from deploy.settings import Settings
 from deploy.wiring import (
+    expecting_of,
     index_of,
     installation_of,
     node_of,
@@ -47,6 +48,7 @@ from workflow.sweeps import Sweeper
 log = structlog.get_logger(__name__)
 
 SWEEP_S = 1.0
+EXPECT_S = 2.0
 RECONCILE_S = 30.0
 
 
@@ -188,6 +190,7 @@ class WorkRole:
             sweeper = sweeper_of(self._settings, self._database)
             threads = [
                 threading.Thread(target=self._sweep, args=(sweeper,), name="sweeps", daemon=True),
+                threading.Thread(target=self._expect, name="expected numbers", daemon=True),
                 *(
                     threading.Thread(target=self._follow, args=(entry.name,), name=f"orthanc {entry.name}", daemon=True)
                     for entry in self._settings.file.orthanc
@@ -216,6 +219,16 @@ class WorkRole:
                 log.warning("sweep waits for the database")
             except Exception:  # boundary: one sweep that breaks must not end all later ones
                 log.exception("sweep broke")
+
+    def _expect(self) -> None:
+        expecting = expecting_of(self._settings, self._database)
+        while expecting.nodes and not self._stop.wait(EXPECT_S):
+            try:
+                expecting.look()
+            except DatabaseUnavailable:
+                log.warning("asking for numbers waits for the database")
+            except Exception:  # boundary: a question that breaks must not end all later ones
+                log.exception("asking for numbers broke")
 
     def _follow(self, name: str) -> None:
         entry = next(entry for entry in self._settings.file.orthanc if entry.name == name)

@@ -19,7 +19,7 @@ from dicom_listener.settings import Caller
 from fhir_records.identities import log_id
 from fhir_records.store import completeness
 from fhir_records.store.associations import LEASE
-from fhir_records.store.completeness import Expectation, FrozenRevision, OpenStudy
+from fhir_records.store.completeness import OBJECTS, Expectation, FrozenRevision, OpenStudy
 
 log = structlog.get_logger(__name__)
 
@@ -78,7 +78,9 @@ def judge(study: OpenStudy, rules: CompletionRules, now: dt.datetime) -> str | N
     """Why the study is complete ``now``; None: it is not."""
     idle_seconds, max_seconds = rules.idle_of(study.callers), rules.max_of(study.callers)
     expectation = study.expectation
-    if expectation is not None and expectation.all_here:
+    # What a PACS has may grow while somebody sends to both.
+    settled = expectation is not None and (expectation.source == OBJECTS or study.open_associations == 0)
+    if expectation is not None and expectation.all_here and settled:
         return f"all {expectation.expected} expected instances are here"
     if now - study.open_since >= dt.timedelta(seconds=max_seconds):
         return f"open for {max_seconds:g} s{_short_of(expectation)}"

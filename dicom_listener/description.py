@@ -80,11 +80,11 @@ def describe(
     plain = inflated(data, received.transfer_syntax_uid)
     header = header_text(plain, encoding)
     for keyword in _UIDS:
-        if not _UID.fullmatch(header[keyword]):
+        if not is_uid(header[keyword]):
             raise ObjectNotStorable(f"{keyword} is missing or not a UID")
     pixels = header.pixels
     if pixels is not None:
-        _check_length(header, pixels)
+        check_pixel_length(header, pixels)
     if sha256_of is None or plain is not data:
         sha256_of = _in_memory(plain)
     arrival = Arrival(
@@ -120,6 +120,11 @@ def describe(
         ),
     )
     return Described(arrival, _says_own(header))
+
+
+def is_uid(text: str) -> bool:
+    """Whether an object may be filed under this as a UID."""
+    return _UID.fullmatch(text) is not None
 
 
 def started_at(header: HeaderText, timezone: dt.tzinfo) -> dt.datetime | None:
@@ -187,8 +192,12 @@ def _says_own(header: HeaderText) -> bool:
     return OWN_MODEL_NAME in (header["ManufacturerModelName"], *header.models)
 
 
-def _check_length(header: HeaderText, pixels: Element) -> None:
-    """See that native pixels are not shorter than the header says (PS3.5 section 8.1.1)."""
+def check_pixel_length(header: HeaderText, pixels: Element) -> None:
+    """See that native pixels are not shorter than the header says (PS3.5 section 8.1.1).
+
+    Raises:
+        ObjectNotStorable: they are.
+    """
     bits = 32 if pixels.tag == 0x7FE00008 else 64 if pixels.tag == 0x7FE00009 else _number(header, "BitsAllocated")
     rows, columns = _number(header, "Rows"), _number(header, "Columns")
     if pixels.undefined_length or bits is None or rows is None or columns is None:

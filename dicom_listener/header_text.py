@@ -74,8 +74,7 @@ def header_text(data: bytes | memoryview, encoding: Encoding) -> HeaderText:
         return HeaderText(plain, (), pixels)
     ds = parsed(data, encoding, [element for element in found if element.tag not in PIXEL_TAGS])
     settle(ds)
-    values = {keyword: _text(ds, keyword) for keyword in KEYWORDS}
-    return HeaderText(values, tuple(_text(item, _MODEL) for item in ds.get(EQUIPMENT) or []), pixels)
+    return HeaderText({keyword: _text(ds, keyword) for keyword in KEYWORDS}, _models(ds), pixels)
 
 
 def _sought(data: bytes | memoryview, encoding: Encoding) -> list[Element]:
@@ -135,6 +134,13 @@ def _plain_values(data: bytes | memoryview, encoding: Encoding, found: list[Elem
             return None
         values[keyword] = value.decode("ascii").strip()
     return values
+
+
+def _models(ds: Dataset) -> tuple[str, ...]:
+    try:
+        return tuple(_text(item, _MODEL) for item in ds.get(EQUIPMENT) or [])
+    except Exception as error:  # boundary: pydicom decodes only now, and raises whatever a broken value brings about
+        raise ObjectNotStorable(f"{EQUIPMENT} cannot be decoded") from error
 
 
 def _text(ds: Dataset, keyword: str) -> str:

@@ -110,6 +110,12 @@ class IndexKeeper:
                 self._waiting.append(note)
             self._changed.notify_all()
 
+    def look(self) -> None:
+        """Have the files looked at soon: notes may have been lost on their way. Does not wait and does not raise."""
+        with self._changed:
+            self._backlog = True
+            self._changed.notify_all()
+
     def settled(self, timeout: float) -> bool:
         """Wait until everything told so far is in the index, and every file; False: that took too long."""
         deadline = time.monotonic() + timeout
@@ -258,6 +264,7 @@ class IndexKeeper:
             try:
                 if not known:
                     horizon, known = backlog_since(self.index), True
+                self.index.spool.prepare()  # what nobody is writing any more goes
                 began = self.index.today()
                 done = reconcile(self.index, horizon, younger_too=self._asked_for)
                 # Everything before is in the index now, so the next look need not go so far back.

@@ -72,7 +72,7 @@ def echo(node: Node, settings: SenderSettings) -> None:
         PeerUnavailable: the node does not answer, or rejects the association.
         PeerRefused: it answers with a failure.
     """
-    with _association(node, settings, [build_context(VERIFICATION)]) as assoc:
+    with associated(node, settings, [build_context(VERIFICATION)]) as assoc:
         status = assoc.send_c_echo()
         if "Status" not in status:
             raise PeerUnavailable(f"{node.name} did not answer C-ECHO.")
@@ -90,7 +90,7 @@ def send(content: bytes | Path, node: Node, settings: SenderSettings) -> SendOut
     """
     with _as_file(content) as path:
         kind = _kind(path)
-        with _association(node, settings, _contexts([kind])) as assoc:
+        with associated(node, settings, _contexts([kind])) as assoc:
             return _outcome(_store(assoc, path, kind, node), node)
 
 
@@ -110,7 +110,7 @@ def send_files(
         if not kinds:
             yield from (_told(progress, FileOutcome(path, None, "not a DICOM file", False)) for path, _ in batch)
             continue
-        with _association(node, settings, _contexts(kinds)) as assoc:
+        with associated(node, settings, _contexts(kinds)) as assoc:
             for path, kind in batch:
                 yield _told(progress, _file_outcome(assoc, path, kind, node))
 
@@ -208,7 +208,7 @@ def _contexts(kinds: Iterable[_Kind]) -> list[PresentationContext]:
 
 
 @contextmanager
-def _association(node: Node, settings: SenderSettings, contexts: list[PresentationContext]) -> Iterator[Association]:
+def associated(node: Node, settings: SenderSettings, contexts: list[PresentationContext]) -> Iterator[Association]:
     """An association with ``node``, released in the end.
 
     Raises:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import and_, exists, func, insert, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
@@ -34,6 +34,7 @@ class Expectation:
     arrived: int  # instances
     expected: int  # instances
     all_here: bool  # of every series, where that is known
+    source: str = OBJECTS  # who said so: `OBJECTS`, "pacs:NAME" or "orthanc:NAME"
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,13 +181,16 @@ def expectations_of(session: Session, study_ids: Sequence[int]) -> Mapping[int, 
     """How much of these studies is here, where a number is expected of them."""
     rows = session.execute(select(tables.ExpectedNumber).where(tables.ExpectedNumber.study_id.in_(study_ids)))
     numbers: dict[int, dict[str, Told]] = {}
+    sources: dict[int, str] = {}
     for row in rows.scalars():
         numbers.setdefault(row.study_id, {})[row.series_uid] = Told(row.instances, row.series)
+        if row.series_uid == WHOLE_STUDY:
+            sources[row.study_id] = row.source
     found = {}
     for study_id, told in numbers.items():
         expectation = _expectation(told, _instances_by_series(session, study_id), _own_elsewhere(session, study_id))
         if expectation is not None:
-            found[study_id] = expectation
+            found[study_id] = replace(expectation, source=sources.get(study_id, OBJECTS))
     return found
 
 
