@@ -92,7 +92,9 @@ def element(tag: int, value: bytes) -> bytes:
     return struct.pack("<HHL", tag >> 16, tag & 0xFFFF, len(value)) + value
 
 
-def command(kind: int, *, message_id: int = 1, sop_class: str = MR_IMAGE, instance: str = "", data: bool = False) -> bytes:
+def command(
+    kind: int, *, message_id: int = 1, sop_class: str = MR_IMAGE, instance: str = "", data: bool = False
+) -> bytes:
     """A command set."""
     elements = [
         element(0x00000002, sop_class.encode()),
