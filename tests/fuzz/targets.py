@@ -1,18 +1,24 @@
-"""What is fuzzed inside a process: functions of bytes that may refuse them with the errors they document, and no others."""
+"""What is fuzzed inside a process: functions of bytes, which may refuse them with the errors that they document."""
 
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import signal
+import socket
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
+from dicom_listener import dimse, negotiation
 from dicom_listener.characters import settle
 from dicom_listener.data_set import PIXEL_TAGS, elements, encoding_of, inflated, parsed
 from dicom_listener.description import describe
+from dicom_listener.gate import Rejection
+from dicom_listener.pdu_stream import Limits, Over, PduStream, Phase
 from dicom_listener.received import Received, file_header, read_received, split_file
 from fhir_records.errors import ObjectNotStorable
 from tests.fuzz.messages import BIG, DEFLATED, EXPLICIT, IMPLICIT, MR_IMAGE
@@ -21,6 +27,8 @@ SYNTAXES = (EXPLICIT, IMPLICIT, BIG, DEFLATED, "1.2.840.10008.1.2.4.205", "1.2.8
 # A case takes milliseconds; one that takes so many seconds hangs.
 CASE_S = 10
 AT = dt.datetime(2026, 11, 21, tzinfo=dt.UTC)
+
+LIMITS = Limits(max_pdu=16384, artim_s=2, message_s=2, min_bytes_per_second=1, idle_s=2)
 
 Target = Callable[[bytes], None]
 
@@ -37,7 +45,7 @@ def walk(data: bytes) -> None:
             plain = inflated(data, syntax)
             outline = list(elements(plain, encoding))
             assert all(element.offset < element.end <= len(plain) for element in outline)
-            assert all(a.end == b.offset for a, b in zip(outline, outline[1:], strict=False))
+            assert all(a.end == b.offset for a, b in itertools.pairwise(outline))
             ds = parsed(plain, encoding, [element for element in outline if element.tag not in PIXEL_TAGS])
             settle(ds)
 
@@ -74,6 +82,54 @@ def announced(data: bytes) -> None:
         split_file(file_header(told))
 
 
+def request(data: bytes) -> None:
+    """A DIMSE command set, and the response to what it asks."""
+    with suppress(dimse.NotDimse):
+        asked = dimse.decode(data)
+        for max_pdu in (0, 1, 7, 128, 16384):
+            answer = dimse.response(asked, dimse.CANNOT_UNDERSTAND, "the reason – in words")
+            pdus = dimse.command_pdus(1, answer, max_pdu)
+            assert pdus[0] == 0x04
+        told = dimse.decode(answer)
+        assert told.command == asked.command | dimse.RESPONSE
+        assert len(answer) % 2 == 0
+
+
+def proposal(data: bytes) -> None:
+    """An A-ASSOCIATE-RQ, and the answers to it."""
+    with suppress(negotiation.NotAnAssociateRequest):
+        found = negotiation.read_proposal(data[6:])
+        negotiation.reject(negotiation.objection(found) or Rejection(2, 3, 2, "full"))
+        accepted, answer = negotiation.accept(found, 131072)
+        assert answer[0] == 0x02
+        assert all(0 <= number <= 255 for number in accepted)
+
+
+def pdus(data: bytes) -> None:
+    """A stream of PDUs: each lies within what was sent, and the stream ends when the peer hangs up."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, len(data) + 4096)
+        theirs.settimeout(CASE_S)
+        threading.Thread(target=_say, args=(theirs, data), daemon=True).start()
+        stream = PduStream(ours, LIMITS, lambda: False)
+        taken = 0
+        with suppress(Over):
+            while True:
+                kind, body = stream.next_pdu()
+                taken += 6 + len(body)
+                assert data[taken - len(body) : taken] == body
+                stream.enter(Phase.IDLE)
+                assert 1 <= kind <= 7
+        assert taken <= len(data)
+
+
+def _say(connection: socket.socket, data: bytes) -> None:
+    with suppress(OSError):
+        connection.sendall(data)
+        connection.shutdown(socket.SHUT_WR)
+
+
 def _memory() -> str | None:
     return "/dev/shm" if Path("/dev/shm").is_dir() else None
 
@@ -84,6 +140,9 @@ TARGETS: Mapping[str, tuple[Target, Sequence[str]]] = {
     "index_entry": (index_entry, ("data_set",)),
     "stored_file": (stored_file, ("file",)),
     "announced": (announced, ("command",)),
+    "request": (request, ("command",)),
+    "proposal": (proposal, ("request",)),
+    "pdus": (pdus, ("conversation",)),
 }
 
 

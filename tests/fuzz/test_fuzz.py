@@ -65,7 +65,7 @@ def there(tmp_path: Path) -> wire.Victim:
 
 
 def test_no_peer_stops_the_listener(there: wire.Victim) -> None:
-    """After hundreds of broken conversations, eight at a time, it lives, answers, leaks nothing and wrote only its own."""
+    """After hundreds of broken conversations, eight at a time, it lives, answers, leaks nothing, wrote only its own."""
     before = wire.warmed(there)
     storm = wire.Storm(there, seed=1)
     storm.run(cases=CASES_ON_THE_WIRE)
