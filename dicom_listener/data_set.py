@@ -36,7 +36,7 @@ _UNDEFINED = 0xFFFFFFFF
 # PS3.5 section 7.1.2: these have a 32-bit length in Explicit VR.
 _LONG_VRS = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
 # No real object nests deeper; a made-up one would end the interpreter.
-_MAX_DEPTH = 64
+MAX_DEPTH = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +163,7 @@ def _element(data: bytes | memoryview, offset: int, encoding: Encoding, depth: i
 
 def _sequence_end(data: bytes | memoryview, position: int, encoding: Encoding, depth: int) -> int:
     """Where the items from ``position`` on, and their delimiter, end."""
-    if depth > _MAX_DEPTH:
+    if depth > MAX_DEPTH:
         raise ObjectNotStorable("the data set is nested too deeply")
     order = "<" if encoding.little_endian else ">"
     while True:

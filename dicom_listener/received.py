@@ -13,9 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pydicom.dataset import FileMetaDataset
-from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
-from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import UID
 
 from fhir_records.errors import ObjectNotStorable
@@ -27,6 +25,28 @@ IMPLEMENTATION_VERSION_NAME = "WETREAD"
 PRIVATE_INFORMATION_CREATOR_UID = UID("2.25.299637243477413104341316687379172720516")
 
 _PREFIX = bytes(128) + b"DICM"
+# An element's header in Explicit VR Little Endian (PS3.5 section 7.1.2), with a short and with a long length.
+_SHORT, _LONG = struct.Struct("<HH2sH"), struct.Struct("<HH2sxxL")
+
+
+def _even(value: bytes, pad: bytes) -> bytes:
+    return value + pad * (len(value) % 2)
+
+
+def _text(number: int, vr: bytes, value: str) -> bytes:
+    encoded = _even(value.encode("ascii", "replace"), b"\0" if vr == b"UI" else b" ")
+    return _SHORT.pack(2, number, vr, len(encoded)) + encoded
+
+
+def _long(number: int, vr: bytes, value: bytes) -> bytes:
+    return _LONG.pack(2, number, vr, len(value)) + value
+
+
+def _address(number: int, value: str) -> bytes:
+    return _long(number, b"UR", _even(value.encode("ascii", "replace"), b" "))
+
+
+_OURSELVES = _text(0x0012, b"UI", IMPLEMENTATION_CLASS_UID) + _text(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,30 +64,27 @@ class Received:
 
 
 def file_header(received: Received) -> bytes:
-    """Preamble, prefix and file meta information (PS3.10 section 7.1) to stand before the data set."""
-    meta = FileMetaDataset()
-    meta.FileMetaInformationGroupLength = 0  # corrected on writing
-    meta.FileMetaInformationVersion = b"\x00\x01"
-    meta.MediaStorageSOPClassUID = UID(received.sop_class_uid)
-    meta.MediaStorageSOPInstanceUID = UID(received.sop_instance_uid)
-    meta.TransferSyntaxUID = UID(received.transfer_syntax_uid)
-    meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
-    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
-    if received.caller:
-        meta.SourceApplicationEntityTitle = received.caller
-        meta.SendingApplicationEntityTitle = received.caller
-    if received.called:
-        meta.ReceivingApplicationEntityTitle = received.called
-    if received.address:
-        meta.SourcePresentationAddress = f"dicom://{_host(received.address)}"
-        meta.SendingPresentationAddress = f"dicom://{_host(received.address)}"
-    meta.PrivateInformationCreatorUID = PRIVATE_INFORMATION_CREATOR_UID
+    """Preamble, prefix and file meta information (PS3.10 section 7.1) to stand before the data set.
+
+    Packed by hand, for every object that arrives pays for it.
+    """
     told = {"source": received.source, "address": received.address, "received_at": received.received_at.isoformat()}
-    private = json.dumps(told, ensure_ascii=False).encode()
-    meta.PrivateInformation = private + b" " * (len(private) % 2)
-    buffer = DicomBytesIO()
-    write_file_meta_info(buffer, meta, enforce_standard=False)
-    return _PREFIX + buffer.getvalue()
+    address = f"dicom://{_host(received.address)}" if received.address else ""
+    group = b"".join(
+        (
+            _long(0x0001, b"OB", b"\x00\x01"),
+            _text(0x0002, b"UI", received.sop_class_uid),
+            _text(0x0003, b"UI", received.sop_instance_uid),
+            _text(0x0010, b"UI", received.transfer_syntax_uid),
+            _OURSELVES,
+            _text(0x0016, b"AE", received.caller) + _text(0x0017, b"AE", received.caller) if received.caller else b"",
+            _text(0x0018, b"AE", received.called) if received.called else b"",
+            _address(0x0026, address) + _address(0x0027, address) if address else b"",
+            _text(0x0100, b"UI", PRIVATE_INFORMATION_CREATOR_UID),
+            _long(0x0102, b"OB", _even(json.dumps(told, ensure_ascii=False).encode(), b" ")),
+        )
+    )
+    return _PREFIX + _SHORT.pack(2, 0, b"UL", 4) + len(group).to_bytes(4, "little") + group
 
 
 def split_file(content: bytes) -> tuple[FileMetaDataset, memoryview]:
