@@ -1,1 +1,1 @@
-"""Everything that can die, dies while scans come in, and nothing that was acknowledged is lost: ``python -m tests.chaos``."""
+"""Everything dies while scans come in, and nothing that was acknowledged is lost: ``python -m tests.chaos``."""

@@ -118,7 +118,7 @@ class Kept:
                     stderr=output,
                     env=self.env,
                     start_new_session=True,
-                    preexec_fn=follow_parent(),
+                    preexec_fn=follow_parent(),  # noqa: PLW1509 - it takes no lock
                 )
             self.starts += 1
             self._process.wait()

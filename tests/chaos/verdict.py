@@ -124,7 +124,7 @@ def _revisions(ledger: Ledger, session: Session) -> Iterator[str]:
         select(tables.Instance.study_id, tables.Instance.id).where(tables.Instance.kind == InstanceKind.IMAGE)
     ):
         images[study_id].add(instance_id)
-    jobs = {revision_id: count for revision_id, count in session.execute(text(_JOBS_OF_REVISIONS))}
+    jobs: dict[int, int] = dict(session.execute(text(_JOBS_OF_REVISIONS)).tuples().all())
     held: dict[int, set[int]] = defaultdict(set)
     for revision_id, instance_id in session.execute(
         select(tables.RevisionInstance.revision_id, tables.RevisionInstance.instance_id)

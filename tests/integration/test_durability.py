@@ -122,7 +122,7 @@ def test_a_full_disk_refuses_and_an_emptied_one_takes(stand: Stand, ledger: Ledg
 
 
 def test_a_database_that_is_away_delays_nothing_but_the_index(stand: Stand, ledger: Ledger, tmp_path: Path) -> None:
-    """With PostgreSQL stopped, objects are taken at once; when it is back they are indexed and their study completed."""
+    """With PostgreSQL stopped, objects are taken at once; when it is back they are indexed, and the study completed."""
     made = images(tmp_path, ledger, 8)
     note(ledger, made[:4], by_storescu(made[:4], stand.port, "NODB"))
     stand.server.stop(even_if_used=True)
