@@ -10,7 +10,7 @@ import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from sqlalchemy import and_, exists, func, insert, literal, or_, select, update
+from sqlalchemy import and_, delete, exists, func, insert, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
@@ -188,9 +188,11 @@ def expectations_of(session: Session, study_ids: Sequence[int]) -> Mapping[int, 
             sources[row.study_id] = row.source
     found = {}
     for study_id, told in numbers.items():
+        source = sources.get(study_id, OBJECTS)
         expectation = _expectation(told, _instances_by_series(session, study_id), _own_elsewhere(session, study_id))
-        if expectation is not None:
-            found[study_id] = replace(expectation, source=sources.get(study_id, OBJECTS))
+        if expectation is None or (source == OBJECTS and expectation.arrived > expectation.expected):
+            continue  # objects keep the number that was right when they were made
+        found[study_id] = replace(expectation, source=source)
     return found
 
 
@@ -206,6 +208,8 @@ def complete_study(session: Session, study_id: int, reason: str) -> FrozenRevisi
     if images <= _frozen_images(session, study_id):
         return None
     expectation = expectations_of(session, [study_id]).get(study_id)
+    # What comes later is counted anew.
+    session.execute(delete(tables.ExpectedNumber).where(tables.ExpectedNumber.study_id == study_id))
     study.revision += 1
     revision = tables.Revision(
         study_id=study_id,
