@@ -86,6 +86,14 @@ class Kept:
             self._thread.join(15)
         return process.returncode if process is not None else None
 
+    def kill(self) -> None:
+        """Kill it and all below it, and start it no more."""
+        self._stop.set()
+        for pid in self.pids:
+            self.signal(pid, signal.SIGKILL)
+        if self._thread is not None:
+            self._thread.join(15)
+
     @property
     def pids(self) -> list[int]:
         """The process and all below it; none while it is being started again."""
