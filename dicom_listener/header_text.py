@@ -18,7 +18,7 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, STANDARD_VR
 
-from dicom_listener.characters import settle
+from dicom_listener.characters import CharacterSet, decoded, settle
 from dicom_listener.data_set import PIXEL_TAGS, Element, Encoding, elements, parsed
 from fhir_records.errors import ObjectNotStorable
 
@@ -40,6 +40,7 @@ _SOUGHT: Final = frozenset(_NAMES) | PIXEL_TAGS
 
 _EXPLICIT, _IMPLICIT, _LENGTH = struct.Struct("<HH2sH"), struct.Struct("<HHL"), struct.Struct("<L")
 _UNDEFINED: Final = 0xFFFFFFFF
+_CHARACTER_SET: Final = 0x00080005
 _VRS: Final = frozenset(vr.value.encode() for vr in STANDARD_VR)
 _LONG_VRS: Final = frozenset(vr.value.encode() for vr in EXPLICIT_VR_LENGTH_32)  # PS3.5 section 7.1.2
 # One value of printable ASCII; and as IS has it (PS3.5 table 6.2-1).
@@ -65,14 +66,14 @@ def header_text(data: bytes | memoryview, encoding: Encoding) -> HeaderText:
     """Read the outermost level of a data set, to its very end.
 
     Raises:
-        ObjectNotStorable: it is no data set, ends early, or an attribute cannot be decoded.
+        ObjectNotStorable: it is no data set, or ends early.
     """
     found = _sought(data, encoding)
     pixels = next((element for element in found if element.tag in PIXEL_TAGS), None)
     plain = _plain_values(data, encoding, found) if encoding.little_endian else None
     if plain is not None:
         return HeaderText(plain, (), pixels)
-    ds = parsed(data, encoding, [element for element in found if element.tag not in PIXEL_TAGS])
+    ds = _parsed(data, encoding, [element for element in found if element.tag not in PIXEL_TAGS])
     settle(ds)
     return HeaderText({keyword: _text(ds, keyword) for keyword in KEYWORDS}, _models(ds), pixels)
 
@@ -139,18 +140,38 @@ def _plain_values(data: bytes | memoryview, encoding: Encoding, found: list[Elem
 def _models(ds: Dataset) -> tuple[str, ...]:
     try:
         return tuple(_text(item, _MODEL) for item in ds.get(EQUIPMENT) or [])
-    except Exception as error:  # boundary: pydicom decodes only now, and raises whatever a broken value brings about
-        raise ObjectNotStorable(f"{EQUIPMENT} cannot be decoded") from error
+    except Exception:  # boundary: pydicom decodes only now, and raises whatever a broken value brings about
+        return ()
 
 
 def _text(ds: Dataset, keyword: str) -> str:
-    """A value as one line of text; several values as DICOM joins them."""
+    """A value as one line of text; several values as DICOM joins them, and one of a wrong VR as its bytes say."""
     try:
         value = ds.get(keyword)
-    except Exception as error:  # boundary: pydicom decodes only now, and raises whatever a broken value brings about
-        raise ObjectNotStorable(f"{keyword} cannot be decoded") from error
+    except Exception:  # boundary: pydicom decodes only now, and raises whatever a broken value brings about
+        value = _bytes_as_text(ds, keyword)
     if value is None:
         return ""
+    if isinstance(value, bytes):  # of a VR that holds no text
+        value = decoded(value, CharacterSet())
     joined = "\\".join(map(str, value)) if isinstance(value, list | tuple | MultiValue) else str(value)
     # Bytes that are no text in the object's character set come out as surrogates, which no database takes.
     return _CONTROL.sub(" ", joined.encode("utf-8", "replace").decode()).strip()
+
+
+def _bytes_as_text(ds: Dataset, keyword: str) -> str:
+    raw = ds.get_item(keyword)
+    value = raw.value if raw is not None else None
+    return decoded(value, CharacterSet()) if isinstance(value, bytes) else ""
+
+
+def _parsed(data: bytes | memoryview, encoding: Encoding, found: list[Element]) -> Dataset:
+    """The elements, decoded; without their character set where that makes no sense.
+
+    Raises:
+        ObjectNotStorable: they cannot be decoded.
+    """
+    try:
+        return parsed(data, encoding, found)
+    except ObjectNotStorable:
+        return parsed(data, encoding, [element for element in found if element.tag != _CHARACTER_SET])

@@ -17,6 +17,7 @@ from dicom_listener import dimse, negotiation
 from dicom_listener.characters import settle
 from dicom_listener.data_set import PIXEL_TAGS, elements, encoding_of, inflated, parsed
 from dicom_listener.description import describe
+from dicom_listener.examination import Examination
 from dicom_listener.gate import Rejection
 from dicom_listener.pdu_stream import Limits, Over, PduStream, Phase
 from dicom_listener.received import Received, file_header, read_received, split_file
@@ -60,6 +61,29 @@ def index_entry(data: bytes) -> None:
                 text.encode()  # no surrogates
             for number in (arrival.rows, arrival.columns, arrival.number_of_frames):
                 assert number is None or abs(number) < 2**31
+
+
+def examined(data: bytes) -> None:
+    """A data set that streams by in pieces is judged as it is when it lies there whole, however it is cut."""
+    for syntax in SYNTAXES:
+        verdicts = set()
+        for size in (len(data) or 1, 1 << 12, 97, 13):
+            examination = Examination(syntax)
+            try:
+                for start in range(0, len(data), size):
+                    examination.feed(memoryview(data)[start : start + size])
+                examination.finish()
+            except ObjectNotStorable as error:
+                verdicts.add(str(error))
+            else:
+                verdicts.add("")
+        # Where it is cut decides no more than which of several faults is met first.
+        assert verdicts == {""} or "" not in verdicts, verdicts
+        try:
+            describe(data, _received(syntax), dt.UTC)
+        except ObjectNotStorable as error:
+            # What success was answered for, the index must be able to read.
+            assert "" not in verdicts, str(error)
 
 
 def stored_file(data: bytes) -> None:
@@ -138,6 +162,7 @@ def _memory() -> str | None:
 TARGETS: Mapping[str, tuple[Target, Sequence[str]]] = {
     "walk": (walk, ("data_set",)),
     "index_entry": (index_entry, ("data_set",)),
+    "examined": (examined, ("data_set",)),
     "stored_file": (stored_file, ("file",)),
     "announced": (announced, ("command",)),
     "request": (request, ("command",)),

@@ -100,3 +100,44 @@ def test_every_early_end_is_seen(syntax: str) -> None:
         except ObjectNotStorable:
             refused += 1
     assert refused > len(data) * 0.8
+
+
+@pytest.mark.parametrize("vr", [b"PS", b"IS", b"DA", b"ZZ"])
+def test_a_wrong_representation_costs_no_text(vr: bytes) -> None:
+    """A name under a VR that is another's, or nobody's, is read as its bytes say, and so is all else."""
+    data = encoded(image(PatientName="Test^One"))
+    wrong = data.replace(b"\x10\x00\x10\x00PN", b"\x10\x00\x10\x00" + vr)
+    assert wrong != data
+    found = header_text(wrong, encoding_of(ExplicitVRLittleEndian))
+    assert found["PatientName"] == "Test^One"
+    assert found["PatientID"] == "PAT1"
+
+
+def test_text_as_bytes_is_text() -> None:
+    """A name under a VR of bytes is the text that they are, not Python's way to write bytes."""
+    data = encoded(image(PatientName="Test^One"), ImplicitVRLittleEndian)
+    ds = Dataset()
+    ds.add_new(0x00100010, "OB", b"Test^One")
+    assert module._text(ds, "PatientName") == "Test^One"
+    assert header_text(data, encoding_of(ImplicitVRLittleEndian))["PatientName"] == "Test^One"
+
+
+def test_a_broken_sequence_costs_no_text() -> None:
+    """Contributing equipment that cannot be decoded is none, and the rest is read."""
+    ds = image(ContributingEquipmentSequence=[Dataset()])
+    ds.ContributingEquipmentSequence[0].ManufacturerModelName = "Model"
+    data = encoded(ds)
+    broken = data.replace(b"\x08\x00\x90\x10LO", b"\x08\x00\x90\x10SQ")
+    assert broken != data
+    found = header_text(broken, encoding_of(ExplicitVRLittleEndian))
+    assert found["PatientName"] == "Test^One"
+    assert "Model" not in found.models
+
+
+def test_a_character_set_that_is_none_costs_no_text() -> None:
+    """A Specific Character Set with a NUL in it, which pydicom does not take, leaves the rest readable."""
+    data = encoded(image(SpecificCharacterSet="ISO_IR 100", StudyDescription="Schädel"))
+    broken = data.replace(b"ISO_IR 100", b"ISO_IR\x00100")
+    found = header_text(broken, encoding_of(ExplicitVRLittleEndian))
+    assert found["StudyDescription"] == "Schädel"
+    assert found["PatientName"] == "Test^One"
