@@ -52,12 +52,30 @@ class Filed:
         """Of the bytes ``start`` to ``end`` of the file, in hex."""
         if isinstance(self._content, bytes):
             return hashlib.sha256(memoryview(self._content)[start:end]).hexdigest()
-        # Read, not mapped: the pages of a map count as this process's memory.
         digest = hashlib.sha256()
-        while start < end and (chunk := os.pread(self._descriptor, min(_CHUNK, end - start), start)):
+        while start < end and (chunk := self._read(start, min(start + _CHUNK, end))):
             digest.update(chunk)
             start += len(chunk)
         return digest.hexdigest()
+
+    def has_data_of(self, other: Filed) -> bool:
+        """Whether both data sets are the same bytes."""
+        length = len(self.data_set)
+        if length != len(other.data_set):
+            return False
+        ours, theirs = self.size - length, other.size - length
+        parts = range(0, length, _CHUNK)
+        return all(
+            self._read(ours + part, ours + min(part + _CHUNK, length))
+            == other._read(theirs + part, theirs + min(part + _CHUNK, length))
+            for part in parts
+        )
+
+    def _read(self, start: int, end: int) -> bytes:
+        if isinstance(self._content, bytes):
+            return self._content[start:end]
+        # Read, not taken from the map: the pages of a map count as this process's memory.
+        return os.pread(self._descriptor, end - start, start)
 
 
 @contextmanager

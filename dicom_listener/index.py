@@ -27,7 +27,6 @@ from fhir_records.database import Database
 from fhir_records.errors import DatabaseUnavailable, ObjectNotStorable
 from fhir_records.identities import log_id
 from fhir_records.store import arrivals
-from fhir_records.store.associations import OpenAssociation
 
 log = structlog.get_logger(__name__)
 
@@ -73,13 +72,13 @@ class Index:
         """
         return describe(data, received, self._timezone, self._issuers.get(received.caller, ""))
 
-    def add(self, described: Described, file: StoredFile, association: OpenAssociation | None = None) -> Indexing:
-        """Index a stored object, and note that ``association`` sent it; a copy of a known object is removed again.
+    def add(self, described: Described, file: StoredFile) -> Indexing:
+        """Index a stored object; a copy of a known object is removed again.
 
         Raises:
             DatabaseUnavailable: nothing was written; the file waits for `reconcile`.
         """
-        (outcome,) = self.add_all([Filing(described, file, association.id if association else None)])
+        (outcome,) = self.add_all([Filing(described, file)])
         return outcome
 
     def add_all(self, filings: Sequence[Filing]) -> Sequence[Indexing]:

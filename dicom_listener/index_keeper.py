@@ -167,9 +167,13 @@ class IndexKeeper:
         """The next notes, after a moment for more of them; None: all is written and it is time to stop."""
         with self._changed:
             while not self._waiting:
-                if self._stopping:
+                if self._stopping and not self._owed:
                     return None
-                self._changed.wait()
+                if self._stopping:
+                    self._waiting.extend(self._owed)
+                    self._owed.clear()
+                else:
+                    self._changed.wait()
             deadline = time.monotonic() + BATCH_SECONDS
             while len(self._waiting) < BATCH_NOTES and not self._stopping:
                 left = deadline - time.monotonic()
