@@ -16,8 +16,8 @@ from deploy import embedded_postgres
 from deploy.settings import Destination, Settings
 from dicom_listener.arrivals import CompletionRules, rules_of
 from dicom_listener.asking import study_numbers
-from dicom_listener.association import Listener
 from dicom_listener.index import Index
+from dicom_listener.processes import ListenerProcesses
 from dicom_listener.settings import Caller, ClientTls, ListenerSettings, Node, SenderSettings, TlsSettings
 from dicom_listener.spool import Spool
 from fhir_records import migrations
@@ -200,10 +200,13 @@ def sender_settings(settings: Settings) -> SenderSettings:
 
 
 class ListenRole:
-    """The listener's process."""
+    """The listener's parent process."""
 
     def __init__(self, settings: Settings, database: Database) -> None:
-        self._listener = Listener(listener_settings(settings), database, spool_of(settings))
+        # The engine of this process is never used: a connection does not live through a fork.
+        self._processes = ListenerProcesses(
+            listener_settings(settings), spool_of(settings), lambda: Database(database.url), clock=now
+        )
         self._stop = threading.Event()
         self._grace_s = 20.0
 
@@ -216,9 +219,7 @@ class ListenRole:
 
         The database may be away: what arrives is safe in its file, and is indexed later.
         """
-        self._listener.start()
-        self._stop.wait()
-        self._listener.stop(self._grace_s)
+        self._processes.run(self._stop, self._grace_s)
         return 0
 
 

@@ -38,7 +38,24 @@ def utc_now() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
 
 
-def listening_socket(host: str, port: int) -> socket.socket:
+def listening_sockets(settings: ListenerSettings) -> tuple[socket.socket | None, socket.socket | None]:
+    """The plain socket and the one for TLS, as far as the settings ask for them.
+
+    Raises:
+        OSError: a port is taken.
+    """
+    wants_plain = settings.tls is None or not settings.tls.only
+    plain = _listening_socket(settings.host, settings.port) if wants_plain else None
+    try:
+        tls = _listening_socket(settings.host, settings.tls.port) if settings.tls is not None else None
+    except OSError:
+        if plain is not None:
+            plain.close()
+        raise
+    return plain, tls
+
+
+def _listening_socket(host: str, port: int) -> socket.socket:
     """A socket that listens on an IPv4 or IPv6 address; "::" takes both.
 
     Raises:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import structlog
 
-from dicom_listener.acceptor import Acceptor, listening_socket, utc_now
+from dicom_listener.acceptor import Acceptor, listening_sockets, utc_now
 from dicom_listener.admission import Admission
 from dicom_listener.index import Index
 from dicom_listener.index_keeper import IndexKeeper
@@ -83,20 +83,3 @@ class Listener:
         self._acceptor.stop(grace)
         self.keeper.stop()
         log.info("stopped listening")
-
-
-def listening_sockets(settings: ListenerSettings) -> tuple[socket.socket | None, socket.socket | None]:
-    """The plain socket and the one for TLS, as far as the settings ask for them.
-
-    Raises:
-        OSError: a port is taken.
-    """
-    wants_plain = settings.tls is None or not settings.tls.only
-    plain = listening_socket(settings.host, settings.port) if wants_plain else None
-    try:
-        tls = listening_socket(settings.host, settings.tls.port) if settings.tls is not None else None
-    except OSError:
-        if plain is not None:
-            plain.close()
-        raise
-    return plain, tls

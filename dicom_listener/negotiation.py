@@ -78,6 +78,9 @@ def read_proposal(body: bytes) -> Proposal:
         pdu = A_ASSOCIATE_RQ()
         pdu.decode(b"\x01\x00" + len(body).to_bytes(4, "big") + body)
         primitive = pdu.to_primitive()
+        for context in primitive.presentation_context_definition_list:
+            if not context.abstract_syntax or not context.transfer_syntax:
+                raise NotAnAssociateRequest("a presentation context without an abstract or a transfer syntax")
         return Proposal(
             calling=str(primitive.calling_ae_title).strip(),
             called=str(primitive.called_ae_title).strip(),
@@ -85,6 +88,8 @@ def read_proposal(body: bytes) -> Proposal:
             max_pdu=int(primitive.maximum_length_received or 0),
             primitive=primitive,
         )
+    except NotAnAssociateRequest:
+        raise
     except Exception as error:  # boundary: pynetdicom raises whatever a broken PDU brings about
         raise NotAnAssociateRequest("the A-ASSOCIATE-RQ cannot be decoded") from error
 

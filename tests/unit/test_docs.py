@@ -28,7 +28,7 @@ from starlette.routing import Route as HttpRoute
 
 from deploy import settings, wiring
 from deploy.cli import app, roles
-from dicom_listener import admission, handlers, received, tls, turned_away
+from dicom_listener import admission, dimse, received, tls, turned_away
 from dicom_listener.association import Listener
 from dicom_listener.settings import ListenerSettings, SenderSettings
 from dicom_listener.spool import Spool
@@ -308,7 +308,14 @@ def test_every_command_line_in_the_docs_is_one_of_ours() -> None:
 def test_statuses_of_c_store() -> None:
     """The table has every status that a C-STORE is answered with, and no other."""
     documented = {int(plain(row[0]), 16) for row in table(section(read("conformance.md"), "C-STORE"), "status")}
-    assert documented == {*handlers.STATUSES.values(), handlers.PROCESSING_FAILURE}
+    assert documented == {
+        dimse.SUCCESS,
+        dimse.OUT_OF_RESOURCES,
+        dimse.DOES_NOT_MATCH_SOP_CLASS,
+        dimse.CANNOT_UNDERSTAND,
+        dimse.PROCESSING_FAILURE,
+        dimse.SOP_CLASS_NOT_SUPPORTED,
+    }
 
 
 def test_limits_of_associations() -> None:
