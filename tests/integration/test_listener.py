@@ -311,6 +311,7 @@ def test_issuer_comes_from_the_caller(start: Start, database: Database) -> None:
     listener = start(callers=(Caller("CT1", HOST, "HOSP"), Caller("CT2", HOST, "CLINIC")))
     for ae_title in ("CT1", "CT2"):
         send(as_file(image()), _node(listener), SenderSettings(ae_title=ae_title))
+        _settle()
     one, two = _studies(database)
     assert [study.patient.identifiers[0].issuer for study in (one, two)] == ["HOSP", "CLINIC"]
 
@@ -479,9 +480,9 @@ def test_database_away_during_c_store_and_back(
         connection.exec_driver_sql(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         connection.exec_driver_sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
         try:
-            assert [_send(listener, image()) for _ in range(5)] == [0] * 5
+            assert [send(as_file(image()), _node(listener), US).status for _ in range(5)] == [0] * 5
             with pytest.raises(PeerRefused):
-                _send(listener, image(StudyInstanceUID=None))
+                send(as_file(image(StudyInstanceUID=None)), _node(listener), US)
             assert len(list(spool.object_keys())) == 6
         finally:
             connection.exec_driver_sql(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
