@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pydicom.uid import generate_uid
 
 from tests.bench import senders
-from tests.bench.raw_peer import RawPeer, big_object
+from tests.raw_peer import RawPeer, big_object
 from tests.bench.receivers import Ours, Receiver, pids, places
 from tests.chaos.processes import pss_mib
 from tests.peers import HOST

@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 from tests.chaos.processes import is_alive
 from tests.chaos.stand import Stand, start_database
@@ -26,8 +25,9 @@ class Monkey:
         self._random = random.Random(seed)
         self.done: Counter[str] = Counter()
         self._kinds: dict[Callable[[], None], int] = {
-            self.kill_listener_process: 8,
+            self.kill_listener_process: 12,
             self.kill_listener_parent: 2,
+            self.kill_whole_listener: 2,
             self.kill_sweeper: 3,
             self.terminate_listener: 1,
             self.freeze_listener_process: 1,
@@ -76,6 +76,14 @@ class Monkey:
         if pids:
             self._stand.listen.signal(pids[0], signal.SIGKILL)
             self.done["listener: first process killed"] += 1
+
+    def kill_whole_listener(self) -> None:
+        """SIGKILL to all its processes in random order, as when memory runs out or power fails."""
+        pids = self._stand.listen.pids
+        self._random.shuffle(pids)
+        for pid in pids:
+            self._stand.listen.signal(pid, signal.SIGKILL)
+            self.done["listener: killed with all its processes"] += 1
 
     def terminate_listener(self) -> None:
         """SIGTERM, as for a new version."""
@@ -140,17 +148,8 @@ class Monkey:
         clock.set_back(self._random.choice(_SET_BACK))
         time.sleep(self._random.uniform(1.5, 3))
         if self._random.random() < 0.7:
-            self.kill_listener_process()
-            time.sleep(self._random.uniform(0.5, 3))
+            self.kill_whole_listener()
+            # Set right before or after the next listener looks what the last one left.
+            time.sleep(self._random.choice((0, 0.5, 3)))
         clock.set_back(0)
         self.done["clock: set back and set right"] += 1
-
-
-def age(folder: Path, seconds: float) -> int:
-    """Make half-written files look ``seconds`` older; how many there were."""
-    parts = list(folder.rglob("*.part"))
-    then = time.time() - seconds
-    for part in parts:
-        with suppress(FileNotFoundError):
-            os.utime(part, (then, then))
-    return len(parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import random
@@ -27,6 +28,8 @@ _WORDS = {
     "Error: CannotUnderstand": 0xC000,
 }
 _PAUSE_S = 0.2
+# What it says of each broken connection is what these runs are made of.
+logging.getLogger("pynetdicom").setLevel(logging.CRITICAL + 1)
 _SEND_LIMIT_S = 60.0
 
 

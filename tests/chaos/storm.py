@@ -13,7 +13,7 @@ from pathlib import Path
 from fhir_records.errors import DatabaseUnavailable
 from tests.chaos import verdict
 from tests.chaos.clock import may_set_clock
-from tests.chaos.faults import Monkey, age
+from tests.chaos.faults import Monkey
 from tests.chaos.processes import pss_mib
 from tests.chaos.proxy import CuttingProxy
 from tests.chaos.senders import Sender, Ward
@@ -21,8 +21,6 @@ from tests.chaos.stand import Stand, may_mount, standing, start_database
 from tests.chaos.studies import Ledger, Studies
 
 _DISK_BYTES = 1 << 30
-# No half-written file of a live process is so old, see dicom_listener.spool.
-_ORPHAN_S = 2 * 86_400.0
 
 
 @dataclass
@@ -174,8 +172,8 @@ def _settle(stand: Stand, ledger: Ledger, account: Account) -> None:
 
 
 def _orphans(stand: Stand) -> int:
-    """Half-written files that nobody owns are removed at the next start; how many there were."""
-    found = age(stand.spool.root, _ORPHAN_S)
+    """Half-written files that nobody holds are removed at the next start; how many there were."""
+    found = len(list(stand.spool.root.rglob("*.part")))
     stand.listen.stop()
     stand.listen.start()
     stand.wait_listening()
