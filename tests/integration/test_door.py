@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dicom_listener.acceptor import Acceptor, listening_socket
+from dicom_listener.acceptor import Acceptor
 from dicom_listener.admission import Admission
 from dicom_listener.handover import Ended, Ending, Note, Opened, Rejected, Stored
 from dicom_listener.settings import Caller, ListenerSettings, TlsSettings
@@ -59,7 +59,7 @@ def opened(tmp_path: Path) -> Iterator[Open]:
         settings = ListenerSettings(**{"min_free_bytes": 0, "acse_timeout": 3.0, "dimse_timeout": 3.0, **changed})
         spool = Spool(tmp_path / "spool")
         spool.prepare()
-        plain, tls = listening_socket(HOST, 0), listening_socket(HOST, 0)
+        plain, tls = socket.create_server((HOST, 0)), socket.create_server((HOST, 0))
         door = Door(plain.getsockname()[1], tls.getsockname()[1], spool)
         acceptor = Acceptor(settings, spool, door, Admission(settings))
         acceptor.serve(plain, tls if settings.tls is not None else None)
@@ -136,7 +136,9 @@ def ask(door: Door, **request: Any) -> tuple[socket.socket, int, bytes]:
 
 
 @pytest.mark.parametrize("profile", ["--profile-bcp195-nd", "--profile-bcp195", "--profile-bcp195-ex"])
-def test_dcmtk_stores_over_tls(opened: Open, server: Issued, scanner: Issued, ours: Authority, scan: Path, profile: str) -> None:
+def test_dcmtk_stores_over_tls(
+    opened: Open, server: Issued, scanner: Issued, ours: Authority, scan: Path, profile: str
+) -> None:
     """DCMTK's storescu stores in each of its profiles of BCP 195, and the object lies there whole."""
     door = opened(tls=tls(server, ours.certificate))
     done = storescu([scan], HOST, door.tls_port, options=secured_by(scanner, ours, profile))
@@ -223,7 +225,10 @@ def test_rejections_say_why(opened: Open) -> None:
         connection, kind, body = ask(door, **request)
         with connection:
             assert (kind, tuple(body[1:])) == (REJECTED, expected) if expected else kind == ACCEPTED
-    assert door.reasons() == ["the called AE title is not ours", "no caller of this AE title is listed for this address"]
+    assert door.reasons() == [
+        "the called AE title is not ours",
+        "no caller of this AE title is listed for this address",
+    ]
     assert [(note.caller, note.called) for note in door.of(Rejected)] == [("CT1", "OTHER"), ("CT2", "WETREAD")]
 
 
@@ -232,6 +237,7 @@ def test_an_address_that_nobody_has_is_closed_at_once(opened: Open) -> None:
     door = opened(callers=(Caller("CT1", "10.0.0.5"),))
     with connect(door) as connection:
         assert answer(connection) == (0, b"")
+    wait_until(door.reasons, what="the reason")
     assert door.reasons() == ["the address is not that of a caller"]
 
 
