@@ -58,8 +58,10 @@ class Monkey:
             self.pause()
 
     def pause(self) -> None:
-        """Let it run for a moment, often too short to recover."""
+        """Let it run for a moment, often too short to recover; now and then until objects are taken again."""
         time.sleep(self._random.choice((0.1, 0.3, 0.6, 1.2, 2.5)))
+        if self._random.random() < 0.4:
+            self._stand.wait_listening()
 
     def kill_listener_process(self) -> None:
         """SIGKILL to a child of the listener, or to the one process that it is."""

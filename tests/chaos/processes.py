@@ -87,10 +87,14 @@ class Kept:
         return process.returncode if process is not None else None
 
     def kill(self) -> None:
-        """Kill it and all below it, and start it no more."""
+        """Kill it and all below it, and start it no more; returns when all are gone."""
         self._stop.set()
-        for pid in self.pids:
-            self.signal(pid, signal.SIGKILL)
+        pids = self.pids
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        while any(is_alive(pid) for pid in pids):
+            time.sleep(0.02)
         if self._thread is not None:
             self._thread.join(15)
 
