@@ -16,7 +16,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from fhir_records import tables
 from fhir_records.model import InstanceKind, Standing
-from fhir_records.store.patients import PatientIdentity, check_study_patient, settle_patient
+from fhir_records.store.patients import PatientIdentity, Settled, check_study_patient, settle_patients
 
 _PAGE = 2000  # rows of a page
 
@@ -239,14 +239,14 @@ def _studies(session: Session, arrived: Sequence[Arrival], now: dt.datetime) -> 
     ).scalars()
     studies = {row.study_uid: row for row in rows}
     new = [arrival for uid, arrival in firsts.items() if uid not in studies]
-    # Patients are locked in one order, whatever order their studies came in.
-    for arrival in sorted(new, key=lambda arrival: (str(arrival.patient.identifier), arrival.study_uid)):
-        studies[arrival.study_uid] = _new_study(session, arrival, now)
+    for arrival, settled in zip(new, settle_patients(session, [arrival.patient for arrival in new]), strict=True):
+        studies[arrival.study_uid] = study = _new_study(arrival, settled, now)
+        session.add(study)
+    session.flush()
     return studies
 
 
-def _new_study(session: Session, arrival: Arrival, now: dt.datetime) -> tables.Study:
-    settled = settle_patient(session, arrival.patient)
+def _new_study(arrival: Arrival, settled: Settled, now: dt.datetime) -> tables.Study:
     study = tables.Study(
         study_uid=arrival.study_uid,
         patient=settled.patient,
@@ -259,8 +259,6 @@ def _new_study(session: Session, arrival: Arrival, now: dt.datetime) -> tables.S
         open_callers=[],
     )
     _fill_in(study, arrival)
-    session.add(study)
-    session.flush()
     return study
 
 
