@@ -177,6 +177,7 @@ class Instance(Base):
         Index("uq_instance_current", "sop_uid", unique=True, postgresql_where=text("standing = 'current'")),
         Index("ix_instance_series", "study_id", "series_uid", "instance_number"),
         Index("ix_instance_received", "received_at", "id"),
+        Index("ix_instance_conflict", "id", postgresql_where=text("standing = 'conflict'")),
         Index("ix_instance_missing", "id", postgresql_where=text("missing_since IS NOT NULL")),
         UniqueConstraint("file_key"),
     )

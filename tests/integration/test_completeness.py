@@ -13,7 +13,9 @@ import sqlalchemy
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 from sqlalchemy import select, text
+from typer.testing import CliRunner
 
+from deploy.cli import app
 from dicom_listener.arrivals import CompletionRules, Judge, Patience, complete_due_studies, rules_of
 from dicom_listener.asking import StudyNumbers, study_numbers
 from dicom_listener.handover import Ended, Ending, Opened, Stored
@@ -422,3 +424,33 @@ def test_peer_that_answers_no_questions_says_so(storescp: StoreScpPeer) -> None:
         study_numbers(Node("store", "STORESCP", HOST, storescp.dicom_port), SenderSettings(), generate_uid())
     with pytest.raises(PeerUnavailable):
         study_numbers(Node("nobody", "X", HOST, 1, timeout_s=2), SenderSettings(), generate_uid())
+
+
+def test_command_line_has_a_study_read_now(site: Site, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`wetread read` says what will be read, that there is nothing new, or that there is no such study."""
+    monkeypatch.setenv("WETREAD_DATABASE_URL", database.url)
+    monkeypatch.setenv("WETREAD_HOME", str(site.spool.root.parent / "home"))
+    study_uid = generate_uid()
+    site.send(*_images(2, study_uid))
+    first, second, third = (CliRunner().invoke(app, ["read", uid]) for uid in (study_uid, study_uid, "1.2.3"))
+    assert (first.exit_code, second.exit_code, third.exit_code) == (0, 0, 1)
+    assert "Revision 1 with 2 images will be read." in first.output
+    assert "nothing to read" in second.output
+    assert [row.number for row in site.revisions()] == [1]
+
+
+def test_every_question_of_the_index_has_an_index_of_the_database(site: Site, database: Database) -> None:
+    """No question of the index reads the whole table of instances, however many there are."""
+    with database.session() as session:
+        session.execute(text("SET LOCAL enable_seqscan = off"))
+        for question in (
+            "SELECT id FROM instance WHERE sop_uid = ANY(ARRAY['1.2'])",
+            "SELECT file_key FROM instance WHERE file_key = ANY(ARRAY['a'])",
+            "SELECT max(received_at) FROM instance",
+            "SELECT count(*) FROM instance WHERE study_id = 1",
+            "SELECT count(id) FROM instance WHERE missing_since IS NOT NULL",
+            "SELECT count(id) FROM instance WHERE standing = 'conflict'",
+            "SELECT id FROM instance WHERE (received_at, id) > (now(), 1) ORDER BY received_at, id LIMIT 10",
+        ):
+            plan = "\n".join(session.execute(text(f"EXPLAIN {question}")).scalars())
+            assert "Seq Scan" not in plan, f"{question}\n{plan}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import datetime as dt
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,10 +18,12 @@ from sqlalchemy import func, select
 
 from dicom_listener import index as index_module
 from dicom_listener import index_keeper
+from dicom_listener import intake as intake_module
 from dicom_listener.handover import Ended, Ending, Opened, Quarantined, Rejected, Stored
 from dicom_listener.index import Index
 from dicom_listener.index_batch import Indexing
 from dicom_listener.index_keeper import IndexKeeper, utc_now
+from dicom_listener.intake import Intake
 from dicom_listener.received import file_header
 from dicom_listener.reconciler import reconcile, reindex_all
 from dicom_listener.settings import Caller, ListenerSettings
@@ -31,7 +34,7 @@ from fhir_records.errors import DatabaseUnavailable
 from fhir_records.model import InstanceKind, Standing
 from fhir_records.store.associations import OpenAssociation
 from tests.peers import wait_until
-from tests.unit.dicom_listener.objects import encoded, image, received, report
+from tests.unit.dicom_listener.objects import as_file, encoded, image, received, report
 
 Start = Callable[..., IndexKeeper]
 
@@ -392,3 +395,24 @@ def test_versions_told_to_two_keepers_are_kept_once(start: Start, database: Data
     rows = _instances(database)
     assert sorted(row.standing for row in rows) == [Standing.CONFLICT, Standing.CURRENT, Standing.VERSION]
     assert sorted(spool.object_keys()) == sorted(row.file_key for row in rows)
+
+
+def test_other_doors_try_the_database_again(database: Database, spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that comes while the database is away is safe; the door does not wait for ever to look for it again."""
+    monkeypatch.setattr(intake_module, "AWAY_S", 0.2)
+    intake, session_of = Intake(spool, Index(database, spool, clock=utc_now), clock=utc_now), database.session
+
+    def away():  # type: ignore[no-untyped-def]
+        raise DatabaseUnavailable
+
+    monkeypatch.setattr(database, "session", away)
+    with pytest.raises(DatabaseUnavailable):
+        intake.take_file(as_file(image()), "stow:test")
+    monkeypatch.setattr(database, "session", session_of)
+    with pytest.raises(DatabaseUnavailable):
+        intake.take_file(as_file(image()), "stow:test")
+    time.sleep(0.25)
+    assert intake.take_file(as_file(image()), "stow:test") is Indexing.NEW
+    assert intake.backlog.is_set()
+    assert reconcile(intake.index).indexed == 2
+    assert {row.source for row in _instances(database)} == {"stow:test"}

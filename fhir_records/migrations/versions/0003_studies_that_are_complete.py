@@ -25,6 +25,13 @@ def upgrade() -> None:
     op.drop_index("ix_instance_study_id", table_name="instance")
     op.create_index("ix_instance_received", "instance", ["received_at", "id"], unique=False)
     op.create_index(
+        "ix_instance_conflict",
+        "instance",
+        ["id"],
+        unique=False,
+        postgresql_where=sa.text("standing = 'conflict'"),
+    )
+    op.create_index(
         "ix_instance_missing",
         "instance",
         ["id"],
