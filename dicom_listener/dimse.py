@@ -114,6 +114,7 @@ def command_pdus(context_id: int, command_set: bytes, max_pdu: int) -> bytes:
 
 
 def _elements(command_set: bytes | bytearray) -> Iterator[tuple[int, bytes]]:
+    command_set = bytes(command_set)
     position, size = 0, len(command_set)
     while position < size:
         if position + _ELEMENT.size > size:
@@ -124,7 +125,7 @@ def _elements(command_set: bytes | bytearray) -> Iterator[tuple[int, bytes]]:
             raise NotDimse("the command set holds an element of another group")
         if position + length > size:
             raise NotDimse("the command set ends early")
-        yield number, bytes(command_set[position : position + length])
+        yield number, command_set[position : position + length]
         position += length
 
 

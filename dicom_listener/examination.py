@@ -56,6 +56,7 @@ class Examination:
         encoding = encoding_of(transfer_syntax_uid)
         self._little_endian = encoding.little_endian
         self._walker = Walker(encoding, _WANTED)
+        self._uids: dict[int, str] = {}
         self._inflater = _Inflater() if transfer_syntax(transfer_syntax_uid).is_deflated else None
 
     def feed(self, piece: bytes | memoryview) -> None:
@@ -79,19 +80,20 @@ class Examination:
         if self._inflater is not None:
             self._inflater.finish()
         self._walker.finish()
-        values = {name: self._text(tag) for tag, name in (_UIDS | _TEXTS).items()}
-        for name in _UIDS.values():
-            if not is_uid(values[name]):
+        for tag, name in _UIDS.items():
+            uid = self._uids[tag] = self._text(tag)
+            if not is_uid(uid):
                 raise ObjectNotStorable(f"{name} is missing or not a UID")
         pixels = self._walker.pixels
-        if pixels is not None:
+        if pixels is not None and not pixels.undefined_length:
+            values = {name: self._text(tag) for tag, name in _TEXTS.items()}
             values |= {name: self._number(tag) for tag, name in _NUMBERS.items()}
             check_pixel_length(HeaderText(values, (), pixels), pixels)
 
     def mismatch(self, announced: Announced) -> str:
         """Which UID of the data set, after `finish`, is not the one that was announced; "" where all are."""
         for tag, uid in ((0x00080018, announced.sop_instance_uid), (0x00080016, announced.sop_class_uid)):
-            if uid and self._text(tag) != uid:
+            if uid and self._uids[tag] != uid:
                 return f"{_UIDS[tag]} differs from the request's"
         return ""
 

@@ -10,6 +10,7 @@ import io
 import json
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from pydicom.dataset import FileMetaDataset
@@ -46,6 +47,32 @@ def _address(number: int, value: str) -> bytes:
     return _long(number, b"UR", _even(value.encode("ascii", "replace"), b" "))
 
 
+def _private(received: Received) -> bytes:
+    return _door(received.source, received.address) + received.received_at.isoformat().encode() + b'"}'
+
+
+@lru_cache(maxsize=64)
+def _door(source: str, address: str) -> bytes:
+    """Private information as JSON, up to the instant."""
+    told = json.dumps({"source": source, "address": address}, ensure_ascii=False)
+    return told.removesuffix("}").encode() + b', "received_at": "'
+
+
+@lru_cache(maxsize=64)
+def _nodes(caller: str, called: str, address: str) -> bytes:
+    """Who sent to whom, and whose the private information is."""
+    url = f"dicom://{_host(address)}" if address else ""
+    return b"".join(
+        (
+            _text(0x0016, b"AE", caller) + _text(0x0017, b"AE", caller) if caller else b"",
+            _text(0x0018, b"AE", called) if called else b"",
+            _address(0x0026, url) + _address(0x0027, url) if url else b"",
+            _text(0x0100, b"UI", PRIVATE_INFORMATION_CREATOR_UID),
+        )
+    )
+
+
+_VERSION = _long(0x0001, b"OB", b"\x00\x01")
 _OURSELVES = _text(0x0012, b"UI", IMPLEMENTATION_CLASS_UID) + _text(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME)
 
 
@@ -68,20 +95,15 @@ def file_header(received: Received) -> bytes:
 
     Packed by hand, for every object that arrives pays for it.
     """
-    told = {"source": received.source, "address": received.address, "received_at": received.received_at.isoformat()}
-    address = f"dicom://{_host(received.address)}" if received.address else ""
     group = b"".join(
         (
-            _long(0x0001, b"OB", b"\x00\x01"),
+            _VERSION,
             _text(0x0002, b"UI", received.sop_class_uid),
             _text(0x0003, b"UI", received.sop_instance_uid),
             _text(0x0010, b"UI", received.transfer_syntax_uid),
             _OURSELVES,
-            _text(0x0016, b"AE", received.caller) + _text(0x0017, b"AE", received.caller) if received.caller else b"",
-            _text(0x0018, b"AE", received.called) if received.called else b"",
-            _address(0x0026, address) + _address(0x0027, address) if address else b"",
-            _text(0x0100, b"UI", PRIVATE_INFORMATION_CREATOR_UID),
-            _long(0x0102, b"OB", _even(json.dumps(told, ensure_ascii=False).encode(), b" ")),
+            _nodes(received.caller, received.called, received.address),
+            _long(0x0102, b"OB", _even(_private(received), b" ")),
         )
     )
     return _PREFIX + _SHORT.pack(2, 0, b"UL", 4) + len(group).to_bytes(4, "little") + group

@@ -17,7 +17,7 @@ import datetime as dt
 import hashlib
 import json
 import os
-import uuid
+import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +97,7 @@ class Spool:
         Raises:
             OutOfSpace: the disk became full; the draft is discarded.
         """
-        return self._keep(draft, f"{OBJECTS}/{_day(received_at)}/{_hour(received_at)}/{uuid.uuid4().hex}.dcm")
+        return self._keep(draft, f"{OBJECTS}/{_day(received_at)}/{_hour(received_at)}/{secrets.token_hex(16)}.dcm")
 
     def keep_aside(self, draft: Draft, received_at: dt.datetime, facts: Mapping[str, str]) -> str:
         """Make a draft that is no storable object a file in quarantine; its key.
@@ -110,7 +110,7 @@ class Spool:
         Raises:
             OutOfSpace: the disk became full; the draft is discarded.
         """
-        stem = f"{QUARANTINE}/{_day(received_at)}/{uuid.uuid4().hex}"
+        stem = f"{QUARANTINE}/{_day(received_at)}/{secrets.token_hex(16)}"
         reason = {"received_at": received_at.isoformat(), **facts}
         try:
             # The reason first: bytes without a reason would be a riddle.

@@ -9,8 +9,8 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import secrets
 import threading
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -177,7 +177,7 @@ def sync_folder(path: Path) -> None:
 def _new_file(incoming: Path) -> tuple[str, int]:
     """A new, empty, locked file."""
     while True:
-        path = f"{incoming}/{uuid.uuid4().hex}{_PART}"
+        path = f"{incoming}/{secrets.token_hex(16)}{_PART}"
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
