@@ -28,11 +28,11 @@ log = structlog.get_logger(__name__)
 # Notes of objects need about 90 bytes each.
 PIPE_BYTES: Final = 1 << 20
 _F_SETPIPE_SZ: Final = 1031  # fcntl(2)
-_LONGEST: Final = select.PIPE_BUF
 _CHUNK: Final = 1 << 16
 # What a word of a note may have, so that every note fits: peers choose some of them.
-_MAX_TEXT: Final = 500
+_MAX_TEXT: Final = 400
 _LOST: Final = b"lost\n"
+_LONGEST: Final = select.PIPE_BUF - len(_LOST)
 
 
 def make_pipe() -> tuple[int, int]:
@@ -76,11 +76,11 @@ class NoteWriter:
 
     def _write(self, line: bytes) -> None:
         try:
+            # With one write, so that neither is there without the other.
+            os.write(self._descriptor, _LOST + line if self._dropped else line)
             if self._dropped:
-                os.write(self._descriptor, _LOST)
                 log.warning("notes for the index found no room; it looks at the files instead", notes=self._dropped)
                 self._dropped = 0
-            os.write(self._descriptor, line)
         except OSError:
             # It is full, or nobody reads it any more.
             self._dropped += 1
@@ -153,9 +153,8 @@ def encode(note: Note) -> bytes:
     told = dict(_told(note, fields))
     line = f"{kind} {json.dumps(told)}\n".encode()
     if len(line) > _LONGEST:
-        # Text that JSON makes six bytes of each character of.
-        told = {name: value.encode("ascii", "replace").decode() if isinstance(value, str) else value
-                for name, value in told.items()}  # fmt: skip
+        # Characters that JSON makes six bytes of, or twelve.
+        told = {name: _printable(value) if isinstance(value, str) else value for name, value in told.items()}
         line = f"{kind} {json.dumps(told)}\n".encode()
     return line
 
@@ -212,3 +211,7 @@ def _told(note: Note, fields: tuple[str, ...]) -> Iterator[tuple[str, str | int]
             yield name, value
         else:
             yield name, str(value)[:_MAX_TEXT]
+
+
+def _printable(text: str) -> str:
+    return "".join(character if " " <= character <= "~" else "?" for character in text)
