@@ -17,10 +17,10 @@ from contextlib import contextmanager
 from pydicom.uid import generate_uid
 
 from tests.bench import senders
-from tests.raw_peer import RawPeer, big_object
 from tests.bench.receivers import Ours, Receiver, pids, places
 from tests.chaos.processes import pss_mib
 from tests.peers import HOST
+from tests.raw_peer import RawPeer, big_object
 
 _MB = 1.048576  # megabytes in a mebibyte
 

@@ -16,7 +16,7 @@ def main() -> int:
     """Read the command line, let it blow, print the account."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--faults", type=int, help="stop after so many")
+    parser.add_argument("--kills", type=int, default=0, help="go on until there were so many, too")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--processes", type=int, default=0, help="acceptor processes; 0: as many as it chooses")
     parser.add_argument("--keep", type=Path, help="an empty folder for everything, which stays to be looked at")
@@ -26,7 +26,7 @@ def main() -> int:
     account = storm(
         told.minutes * 60,
         seed=told.seed,
-        most_faults=told.faults,
+        least_kills=told.kills,
         folder=told.keep,
         processes=told.processes,
         say=(lambda line: None) if told.quiet else print,

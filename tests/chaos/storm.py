@@ -66,17 +66,17 @@ def storm(
     seconds: float,
     *,
     seed: int | None = None,
-    most_faults: int | None = None,
+    least_kills: int = 0,
     folder: Path | None = None,
     processes: int = 0,
     say: Callable[[str], None] = lambda line: None,
 ) -> Account:
-    """Let it blow for ``seconds``, or until ``most_faults`` struck; then judge.
+    """Let it blow for ``seconds``, each kind of fault once at least; then judge.
 
     Args:
         seconds: for the storm alone; start, calm and judgement come on top.
         seed: of what is by chance; None: another each time. The moments are the machine's, so no two runs are the same.
-        most_faults: after so many it is over.
+        least_kills: it is not over before.
         folder: where everything goes, and stays; None: a temporary one.
         processes: acceptor processes, 0: as many as it chooses.
         say: told what happens.
@@ -96,11 +96,11 @@ def storm(
             own_clock=may_set_clock(),
             processes=processes,
         ) as stand:
-            _blow(stand, account, seconds, most_faults, say)
+            _blow(stand, account, seconds, least_kills, say)
     return account
 
 
-def _blow(stand: Stand, account: Account, seconds: float, most_faults: int | None, say: Callable[[str], None]) -> None:
+def _blow(stand: Stand, account: Account, seconds: float, least_kills: int, say: Callable[[str], None]) -> None:
     chance = random.Random(account.seed)
     storming = threading.Event()
     storming.set()
@@ -121,7 +121,7 @@ def _blow(stand: Stand, account: Account, seconds: float, most_faults: int | Non
     before = pss_mib(stand.listen.pids)
     began = time.monotonic()
     ward.start()
-    _strike(monkey, began + seconds, most_faults, say)
+    _strike(monkey, began + seconds, least_kills, say)
     storming.clear()
     say(f"calm after {time.monotonic() - began:.0f} s")
     _recover(stand)
@@ -141,10 +141,13 @@ def _blow(stand: Stand, account: Account, seconds: float, most_faults: int | Non
     account.faults += verdict.faults(stand, ledger)
 
 
-def _strike(monkey: Monkey, end: float, most: int | None, say: Callable[[str], None]) -> None:
+def _strike(monkey: Monkey, end: float, least_kills: int, say: Callable[[str], None]) -> None:
     monkey.every()
-    while time.monotonic() < end and (most is None or sum(monkey.done.values()) < most):
-        monkey.strike()
+    while time.monotonic() < end or monkey.kills < least_kills:
+        if time.monotonic() < end:
+            monkey.strike()
+        else:
+            monkey.kill_listener_process()
         monkey.pause()
         say(", ".join(f"{name} {count}" for name, count in sorted(monkey.done.items())))
 

@@ -28,26 +28,16 @@ from tests.raw_peer import RawPeer, big_object
 
 @pytest.fixture(scope="module")
 def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
-    """One `wetread listen` with all that belongs to it, for the tests of this file that leave it alive."""
+    """One `wetread listen` with all that belongs to it."""
     folder = tmp_path_factory.mktemp("stand")
     with standing(folder, disk_bytes=64 << 20 if may_mount() else 0, own_clock=may_set_clock()) as one:
         yield one
 
 
-@pytest.fixture
-def ledger(stand: Stand) -> Iterator[Ledger]:
-    """A ledger; the index and the spool are emptied after the test."""
-    yield Ledger()
-    stand.listen.kill()
-    with stand.database.session() as session:
-        session.connection().exec_driver_sql(
-            "TRUNCATE study, instance, revision, revision_instance, association_lease, association_study, "
-            "quarantined_object, procrastinate_jobs, procrastinate_events CASCADE"
-        )
-    for path in sorted(stand.spool.root.rglob("*"), reverse=True):
-        path.unlink() if path.is_file() else path.rmdir()
-    stand.listen.start()
-    stand.wait_listening()
+@pytest.fixture(scope="module")
+def ledger() -> Ledger:
+    """What was sent to the stand by all tests of this file: what one sends must not be lost in the next."""
+    return Ledger()
 
 
 def images(folder: Path, ledger: Ledger, count: int, *, seed: int = 1) -> list[Made]:
@@ -71,13 +61,13 @@ def come_to_rest(stand: Stand, ledger: Ledger) -> None:
 def test_a_storm_loses_nothing(tmp_path: Path) -> None:
     """Dozens of faults of all kinds while four modalities send: each acknowledged object is there, once, and read."""
     need("storescu")
-    account = storm(30, most_faults=45, folder=tmp_path)
+    account = storm(0, least_kills=24, folder=tmp_path)
     print("\n".join(account.lines()))
     assert account.faults == []
-    assert account.acknowledged > 50
-    assert account.kills >= 15
-    assert account.cuts > 3
-    assert len(account.did) >= 7
+    assert account.acknowledged > 20
+    assert account.kills >= 24
+    assert account.cuts > 0
+    assert len(account.did) >= 9
 
 
 def test_a_connection_cut_anywhere_leaves_nothing_behind(stand: Stand, ledger: Ledger, tmp_path: Path) -> None:
@@ -132,7 +122,7 @@ def test_a_database_that_is_away_delays_nothing_but_the_index(stand: Stand, ledg
     try:
         began = time.monotonic()
         note(ledger, made[4:], by_storescu(made[4:], stand.port, "NODB"))
-        assert ledger.acknowledged == {one.sop_uid for one in made}
+        assert ledger.acknowledged >= {one.sop_uid for one in made}
         assert time.monotonic() - began < 10
     finally:
         stand.server.start()
@@ -151,7 +141,7 @@ def test_a_listener_starts_and_takes_objects_while_the_database_is_away(
         stand.listen.start()
         stand.wait_listening()
         note(ledger, made, by_storescu(made, stand.port, "NODB"))
-        assert ledger.acknowledged == {one.sop_uid for one in made}
+        assert ledger.acknowledged >= {one.sop_uid for one in made}
     finally:
         stand.server.start()
     come_to_rest(stand, ledger)
@@ -173,12 +163,13 @@ def test_a_study_from_several_senders_at_once_is_one_study(stand: Stand, ledger:
         thread.join()
     come_to_rest(stand, ledger)
     assert verdict.faults(stand, ledger) == []
-    assert ledger.acknowledged == set(ledger.made)
+    assert ledger.acknowledged >= {one.sop_uid for one in mixed}
 
 
 def test_half_written_files_of_dead_processes_are_removed_at_start(stand: Stand, ledger: Ledger) -> None:
     """What a killed listener had half written is gone after the next start, and is no object."""
     peer = RawPeer(HOST, stand.port, "WETREAD")
+    before = set(stand.spool.object_keys())
     peer.begin_store("2.25.1")
     for fragment in itertools.islice(big_object("2.25.1", 1 << 22, frames=4), 20):
         peer.send_data(fragment)
@@ -188,29 +179,7 @@ def test_half_written_files_of_dead_processes_are_removed_at_start(stand: Stand,
     stand.listen.start()
     stand.wait_listening()
     wait_until(lambda: not list(stand.spool.root.rglob("*.part")), what="its removal")
-    assert list(stand.spool.object_keys()) == []
-
-
-@pytest.mark.skipif(not may_set_clock(), reason="SKIPPED LOUDLY: clocks of processes' own need a C compiler")
-def test_a_clock_set_back_hides_nothing_from_the_index(stand: Stand, ledger: Ledger, tmp_path: Path) -> None:
-    """Taken ten days ago by a wrong clock, unknown to the index when all died, an object is found all the same."""
-    assert stand.clock is not None
-    early, late = images(tmp_path, ledger, 2), images(tmp_path, ledger, 2, seed=2)
-    note(ledger, early, by_storescu(early, stand.port, "CLOCK"))
-    come_to_rest(stand, ledger)
-    stand.server.stop(even_if_used=True)
-    try:
-        stand.clock.set_back(864_000)
-        note(ledger, late, by_storescu(late, stand.port, "CLOCK"))
-        stand.listen.kill()
-        stand.clock.set_back(0)
-    finally:
-        stand.server.start()
-    stand.listen.start()
-    stand.wait_listening()
-    come_to_rest(stand, ledger)
-    assert ledger.acknowledged == set(ledger.made)
-    assert verdict.faults(stand, ledger) == []
+    assert set(stand.spool.object_keys()) == before
 
 
 def test_a_refused_object_is_kept_with_its_reason(stand: Stand, ledger: Ledger, tmp_path: Path) -> None:
@@ -232,9 +201,31 @@ def test_a_silent_peer_does_not_keep_others_out(stand: Stand, ledger: Ledger, tm
         for number, connection in enumerate(silent):
             connection.sendall(b"\x01\x00\x00\x00\x00\xcd\x00\x01"[: number % 9])
         note(ledger, made, by_storescu(made, stand.port, "LOUD"))
-        assert ledger.acknowledged == {one.sop_uid for one in made}
+        assert ledger.acknowledged >= {one.sop_uid for one in made}
     finally:
         for connection in silent:
             connection.close()
     come_to_rest(stand, ledger)
+    assert verdict.faults(stand, ledger) == []
+
+
+@pytest.mark.skipif(not may_set_clock(), reason="SKIPPED LOUDLY: clocks of processes' own need a C compiler")
+def test_a_clock_set_back_hides_nothing_from_the_index(stand: Stand, ledger: Ledger, tmp_path: Path) -> None:
+    """Taken ten days ago by a wrong clock, unknown to the index when all died, an object is found all the same."""
+    assert stand.clock is not None
+    early, late = images(tmp_path, ledger, 2), images(tmp_path, ledger, 2, seed=2)
+    note(ledger, early, by_storescu(early, stand.port, "CLOCK"))
+    come_to_rest(stand, ledger)
+    stand.server.stop(even_if_used=True)
+    try:
+        stand.clock.set_back(864_000)
+        note(ledger, late, by_storescu(late, stand.port, "CLOCK"))
+        stand.listen.kill()
+        stand.clock.set_back(0)
+    finally:
+        stand.server.start()
+    stand.listen.start()
+    stand.wait_listening()
+    come_to_rest(stand, ledger)
+    assert ledger.acknowledged >= {one.sop_uid for one in late}
     assert verdict.faults(stand, ledger) == []
