@@ -37,7 +37,9 @@ BATCH_SECONDS: Final = 0.05  # that a first note waits for company
 MAX_WAITING: Final = 20_000  # notes; beyond, stored objects are left to the reconciler
 HEARTBEAT_S: Final = 5.0
 RETRY_S: Final = 1.0  # between attempts while the database is away, and at a backlog
-RECONCILE_S: Final = 600.0  # between comparisons that nothing asks for
+RECONCILE_S: Final = 600.0  # between comparisons of the last days that nothing asks for
+WHOLE_S: Final = 86_400.0  # between comparisons of all days; the first one is at the start
+PEACE_S: Final = 0.005  # that a comparison of all days rests after each of its steps
 
 
 def utc_now() -> dt.datetime:
@@ -78,6 +80,7 @@ class IndexKeeper:
         self._backlog = True  # files may lack rows: what an earlier process left, to begin with
         self._asked_for = True  # the reconciler looks because of a backlog, not because it is time
         self._reconciling = False
+        self._whole = False  # the files of all days have been looked at since the start
         self._stopping = False
         self._leases = threading.Lock()  # held by whoever writes leases of associations that are open
         self._threads: list[threading.Thread] = []
@@ -121,7 +124,7 @@ class IndexKeeper:
         deadline = time.monotonic() + timeout
         with self._changed:
             told = self._told
-            while self._done < told or self._backlog or self._reconciling:
+            while self._done < told or self._backlog or self._reconciling or not self._whole:
                 left = deadline - time.monotonic()
                 if left <= 0 or not self._changed.wait(left):
                     return False
@@ -262,7 +265,7 @@ class IndexKeeper:
     def _reconcile(self) -> None:
         """Index what waits: at the start, whenever notes were lost, and now and then."""
         horizon: dt.date | None = None  # from which day on files may lack rows; None: all days
-        known = False
+        known, whole_at = False, 0.0
         while self._backlog_to_look_at():
             pause = RETRY_S
             try:
@@ -270,12 +273,16 @@ class IndexKeeper:
                     horizon, known = backlog_since(self.index), True
                 self.index.spool.prepare()  # what nobody is writing any more goes
                 began = self.index.today()
+                if horizon is not None:
+                    horizon = min(horizon, began - MARGIN)  # should the clock have been set back
                 done = reconcile(self.index, horizon, younger_too=self._asked_for)
                 # Everything before is in the index now, so the next look need not go so far back.
                 horizon = began - MARGIN
                 if done.indexed or done.broken:
                     log.info("indexed what had waited", files=done.indexed, broken=done.broken)
                 self._looked(again=False)
+                if time.monotonic() >= whole_at and self._look_at_all_days():
+                    whole_at = time.monotonic() + WHOLE_S
                 continue
             except DatabaseUnavailable:
                 pass
@@ -285,6 +292,26 @@ class IndexKeeper:
             self._looked(again=True)
             if self._stops_within(pause):
                 return
+
+    def _look_at_all_days(self) -> bool:
+        """Look at the files of every day, in peace: a clock that was wrong files objects under any; whether it was all.
+
+        Raises:
+            DatabaseUnavailable: it went away.
+        """
+
+        def in_peace() -> bool:
+            with self._changed:
+                self._changed.wait_for(lambda: self._stopping or self._backlog, PEACE_S)
+                return not (self._stopping or self._backlog)
+
+        done = reconcile(self.index, None, go_on=in_peace)
+        if done.indexed or done.broken:
+            log.warning("objects of other days had no rows", files=done.indexed, broken=done.broken)
+        with self._changed:
+            self._whole = not self._backlog and not self._stopping
+            self._changed.notify_all()
+            return self._whole
 
     def _backlog_to_look_at(self) -> bool:
         """Wait for a backlog, or for the time for a look all the same; False: it is time to stop."""

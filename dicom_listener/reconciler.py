@@ -49,7 +49,12 @@ def backlog_since(index: Index) -> dt.date | None:
 
 
 def reconcile(
-    index: Index, since: dt.date | None = None, progress: Progress | None = None, *, younger_too: bool = True
+    index: Index,
+    since: dt.date | None = None,
+    progress: Progress | None = None,
+    *,
+    younger_too: bool = True,
+    go_on: Callable[[], bool] = lambda: True,
 ) -> Reconciled:
     """Compare files and rows of the days from ``since`` on (None: all): what has no row is indexed.
 
@@ -58,6 +63,7 @@ def reconcile(
         since: the first day.
         progress: told now and then.
         younger_too: also files of the last `YOUNG_S`; False where these are being indexed by somebody else.
+        go_on: asked after every `_CHUNK` files or rows; False ends the comparison there.
 
     Raises:
         DatabaseUnavailable: the database went away; what was done stays.
@@ -77,8 +83,10 @@ def reconcile(
         )
         if progress is not None:
             progress(done)
+        if not go_on():
+            return done
     _reconcile_quarantine(index, since)
-    missing = _mark_missing(index, since)
+    missing = _mark_missing(index, since, go_on)
     if missing:
         log.error("files of the index are missing from the spool", files=missing)
     return replace(done, missing=missing)
@@ -142,14 +150,14 @@ def _note_quarantined(index: Index, key: str) -> None:
     index.quarantined(key, status.st_size, facts.get("reason", "unknown"), facts.get("caller", ""), received_at)
 
 
-def _mark_missing(index: Index, since: dt.date | None) -> int:
+def _mark_missing(index: Index, since: dt.date | None, go_on: Callable[[], bool]) -> int:
     """Mark the rows whose file is not there, and unmark those whose file is there again; how many lack theirs."""
     start = dt.datetime.combine(since, dt.time(), dt.UTC) if since else None
     missing, after = 0, None
     while True:
         with index.database.session() as session:
             page = arrivals.file_rows(session, start, after)
-        if not page:
+        if not page or not go_on():
             return missing
         there = {row.id: index.spool.path(row.file_key).is_file() for row in page}
         missing += sum(not found for found in there.values())

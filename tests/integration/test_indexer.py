@@ -239,6 +239,18 @@ def test_files_of_a_process_that_died_are_found_at_the_start(start: Start, datab
     assert _count(database, tables.QuarantinedObject) == 1
 
 
+def test_files_of_any_day_are_found_at_the_start(start: Start, database: Database, spool: Spool) -> None:
+    """What a wrong clock filed under a day long past gets its row too, though newer days are in the index."""
+    first = start()
+    _tell(first, spool, image())
+    assert first.settled(20)
+    first.stop()
+    ds, long_ago = image(), utc_now() - dt.timedelta(days=100)
+    key = spool.store([file_header(received(ds, received_at=long_ago)), encoded(ds)], long_ago).key
+    assert start().settled(20)
+    assert key in {row.file_key for row in _instances(database)}
+
+
 def test_notes_that_do_not_fit_into_memory_are_found_in_the_files(
     start: Start, database: Database, spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
