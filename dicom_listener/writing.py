@@ -31,7 +31,11 @@ class Folder:
     """A folder that files are moved into, its syncs shared by all who move at the same time."""
 
     def __init__(self, path: Path) -> None:
+        self._descriptor = -1
         make_folder(path)
+        # Whoever made it may have died before these names were durable.
+        sync_folder(path.parent)
+        sync_folder(path.parent.parent)
         self.path = path
         self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         self._sync = GroupSync(lambda: os.fsync(self._descriptor))
@@ -42,7 +46,7 @@ class Folder:
 
     def __del__(self) -> None:
         # Whoever still waits for its sync holds it.
-        with suppress(OSError):
+        if self._descriptor >= 0:
             os.close(self._descriptor)
 
 

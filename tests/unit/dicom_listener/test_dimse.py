@@ -75,7 +75,7 @@ def test_response_is_read_by_another_implementation(comment: str) -> None:
 
 @given(st.integers(min_value=7, max_value=200))
 def test_response_is_cut_to_what_the_peer_takes(max_pdu: int) -> None:
-    """No PDU is longer than the peer's limit, the last fragment alone is marked so, and together they are the answer."""
+    """No PDU is longer than the peer's limit, the last fragment alone is marked so, and together they answer."""
     answer = dimse.response(Request(dimse.C_STORE_RQ, 1, "1.2.3", "1.2.3.4", True), 0)
     pdus, together, last = dimse.command_pdus(1, answer, max_pdu), b"", []
     while pdus:

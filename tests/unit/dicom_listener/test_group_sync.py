@@ -12,7 +12,7 @@ from dicom_listener.group_sync import GroupSync
 
 
 def test_many_share_few_syncs_and_none_returns_before_one_that_began_after_its_work() -> None:
-    """Twenty threads at once: each is covered by a sync that began when its work was done, and there are few of them."""
+    """Twenty threads at once: each is covered by a sync that began when its work was done, and few are made."""
     work: list[int] = []
     covered: list[set[int]] = []
 

@@ -24,9 +24,11 @@ class Heard:
         self.looks = 0
 
     def tell(self, note: Note) -> None:
+        """Remember."""
         self.notes.append(note)
 
     def look(self) -> None:
+        """Count."""
         self.looks += 1
 
 
