@@ -89,8 +89,3 @@ def _network(host: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
         return ipaddress.ip_network(host, strict=False)
     except ValueError:
         return None
-
-
-def may_call(callers: Iterable[Caller], ae_title: str, address: str) -> bool:
-    """Whether a node of this AE title at this address may send. With no callers listed, this machine alone may."""
-    return Callers(callers).of_association(ae_title, address) is Verdict.LISTED

@@ -343,3 +343,30 @@ def test_slow_and_endless_data_sets_are_aborted(opened: Open) -> None:
     assert "too slowly" in slow.reason
     assert "100000 bytes" in endless.reason
     assert [path for path in door.spool.root.rglob("*") if path.is_file()] == []
+
+
+# --- names --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "uid", ["../../../../../../../tmp/escaped", "/tmp/escaped", "..", "1.2.3\0/../x", "1" * 300, ""]
+)
+def test_no_uid_leads_out_of_the_spool(opened: Open, tmp_path: Path, uid: str) -> None:
+    """Whatever stands where UIDs and titles should, files get names of our own, below the spool's folder."""
+    door = opened()
+    announced = encoded(image())
+    told = encoded(image(SOPInstanceUID=uid[:60], StudyInstanceUID=uid[:60], SOPClassUID=uid[:60]))
+    connection, kind, _ = ask(door, calling="../../etc/cron"[:16])
+    with connection:
+        assert kind == ACCEPTED
+        for data, instance in ((announced, uid), (told, uid), (told, "1.2.3")):
+            for pdu in messages.store(data, instance):
+                connection.sendall(pdu)
+            assert answer(connection)[0] == DATA
+    wait_until(lambda: door.of(Ended), what="the end")
+    assert {path.name for path in tmp_path.iterdir()} == {"spool"}
+    files = [path for path in door.spool.root.rglob("*") if path.is_file()]
+    assert len(files) >= 3
+    for path in files:
+        assert set(path.stem) <= set("0123456789abcdef-"), path.name
+        assert path.suffix in {".dcm", ".bin", ".json"}

@@ -56,9 +56,9 @@ def meet(secure: Secure, client: Callable[[socket.socket], object]) -> socket.so
     with socket.create_server((HOST, 0)) as listening:
 
         def talk() -> None:
-            with socket.create_connection(listening.getsockname(), timeout=10) as connection:
-                with contextlib.suppress(OSError):
-                    client(connection)
+            address = listening.getsockname()
+            with socket.create_connection(address, timeout=10) as connection, contextlib.suppress(OSError):
+                client(connection)
 
         thread = threading.Thread(target=talk)
         thread.start()
