@@ -19,7 +19,8 @@ from dicom_listener.settings import Caller
 from fhir_records.identities import log_id
 from fhir_records.store import completeness
 from fhir_records.store.associations import LEASE
-from fhir_records.store.completeness import OBJECTS, Expectation, FrozenRevision, OpenStudy
+from fhir_records.store.completeness import FrozenRevision, OpenStudy
+from fhir_records.store.expected import OBJECTS, Expectation
 
 log = structlog.get_logger(__name__)
 

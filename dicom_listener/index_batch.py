@@ -15,7 +15,7 @@ from dicom_listener.sameness import Sameness, compare
 from dicom_listener.spool import Spool, StoredFile
 from fhir_records.identities import UUID_UID_ROOT, log_id
 from fhir_records.model import InstanceKind, Standing
-from fhir_records.store import arrivals, associations, completeness
+from fhir_records.store import arrivals, associations, completeness, expected
 from fhir_records.store.arrivals import Arrival, Twin
 
 log = structlog.get_logger(__name__)
@@ -94,7 +94,9 @@ def write(session: Session, spool: Spool, filings: Sequence[Filing], believed: f
     for filing in filings:
         file = filing.file
         arrival = filing.described.stored_as(file.key, file.sha256, file.size, own=filing.sop_uid in own)
-        outcome = _outcome(session, spool, arrival, known.get(filing.sop_uid, ()))
+        twins = known.get(filing.sop_uid, ())
+        here = any(twin.file_key == file.key for twin in twins)
+        outcome = Indexing.KNOWN if here else _outcome(session, spool, arrival, twins)
         outcomes.append(outcome)
         if outcome in STANDINGS:
             recorded.append((arrival, STANDINGS[outcome]))
@@ -103,15 +105,13 @@ def write(session: Session, spool: Spool, filings: Sequence[Filing], believed: f
             sent.pop(key, None)  # the last one stands last
             sent[key] = None
     arrivals.record_arrivals(session, recorded, now)
-    completeness.expect_from_objects(session, [arrival for arrival, _ in recorded if arrival.caller in believed])
+    expected.expect_from_objects(session, [arrival for arrival, _ in recorded if arrival.caller in believed])
     associations.note_studies(session, list(sent), now)
     return outcomes
 
 
 def _outcome(session: Session, spool: Spool, arrival: Arrival, twins: Sequence[Twin]) -> Indexing:
-    """What the object is to those known under its UID."""
-    if any(twin.file_key == arrival.file_key for twin in twins):
-        return Indexing.KNOWN
+    """What the object is to others that are known under its UID."""
     outcome = Indexing.NEW
     if not twins:
         return outcome

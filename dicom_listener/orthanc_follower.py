@@ -33,7 +33,8 @@ from fhir_records.database import Database
 from fhir_records.errors import DatabaseUnavailable, ObjectNotStorable, PeerRefused, PeerUnavailable
 from fhir_records.identities import log_id
 from fhir_records.store import orthanc as cursors
-from fhir_records.store.completeness import WHOLE_STUDY, FrozenRevision, Told, complete_study, expect
+from fhir_records.store.completeness import FrozenRevision, complete_study
+from fhir_records.store.expected import WHOLE_STUDY, Told, expect
 
 _log = structlog.get_logger(__name__)
 

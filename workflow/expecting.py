@@ -13,8 +13,8 @@ from dicom_listener.settings import Node
 from fhir_records.database import Database
 from fhir_records.errors import PeerRefused, PeerUnavailable
 from fhir_records.identities import log_id
-from fhir_records.store import completeness
-from fhir_records.store.completeness import WHOLE_STUDY, Told
+from fhir_records.store import expected
+from fhir_records.store.expected import WHOLE_STUDY, Told
 
 log = structlog.get_logger(__name__)
 
@@ -49,7 +49,7 @@ class Expecting:
         if not self.nodes:
             return 0
         with self.database.session() as session:
-            studies = completeness.studies_to_ask_about(session, self.nodes, self.quiet, self.again)
+            studies = expected.studies_to_ask_about(session, self.nodes, self.quiet, self.again)
         told, unreachable = 0, set()
         for study_id, study_uid, callers in studies:
             for name, node in {
@@ -74,6 +74,6 @@ class Expecting:
         known = numbers is not None and bool(numbers.instances)
         with self.database.session() as session:
             told = Told(numbers.instances, numbers.series) if known and numbers is not None else Told(None)
-            completeness.expect(session, study_id, WHOLE_STUDY, told, f"pacs:{name}")
+            expected.expect(session, study_id, WHOLE_STUDY, told, f"pacs:{name}")
         log.info("asked a PACS", pacs=name, study=log_id(study_uid), instances=told.instances)
         return known
