@@ -149,7 +149,7 @@ def test_killed_acceptor_is_started_again(start: Start, database: Database, spoo
         assert echoscu(HOST, running.port).status == 0
     _all_indexed(database, spool, 4 + len(living))
     with database.session() as session:
-        told = [row.detail or {} for row in session.execute(select(tables.AuditEntry)).scalars()]
+        told = [row.detail or {} for row in session.execute(select(tables.AuditEvent)).scalars()]
     assert sum("the acceptor died" in str(detail) for detail in told) == 4 - len(living)
 
 

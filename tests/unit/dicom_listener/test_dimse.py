@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
-from pynetdicom.dimse_messages import C_STORE_RQ as StoreRequest
-from pynetdicom.dimse_messages import C_STORE_RSP as StoreResponse
+from pynetdicom import dimse_messages
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import decode as decode_data_set
 from pynetdicom.dsutils import encode
@@ -37,7 +36,7 @@ def store_request() -> bytes:
     primitive.AffectedSOPClassUID = "1.2.840.10008.5.1.4.1.1.4"
     primitive.AffectedSOPInstanceUID = "1.2.3.4"
     primitive.Priority = 2
-    message = StoreRequest()
+    message = dimse_messages.C_STORE_RQ()
     message.primitive_to_message(primitive)
     message.command_set.CommandDataSetType = 1
     encoded = encode(message.command_set, True, True)
@@ -68,7 +67,7 @@ def test_response_is_read_by_another_implementation(comment: str) -> None:
     assert (ds.AffectedSOPClassUID, ds.AffectedSOPInstanceUID) == (request.sop_class_uid, request.sop_instance_uid)
     assert ds.get("ErrorComment", "") == comment[:64]
     assert ds.CommandGroupLength == len(pdus) - 12 - 12
-    message = StoreResponse()
+    message = dimse_messages.C_STORE_RSP()
     message.command_set = ds
     assert message.message_to_primitive().is_valid_response
 
