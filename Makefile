@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 ARGS ?=
 
-.PHONY: help setup setup-test demo test lint unit viewer pictures bench clean
+.PHONY: help setup setup-test demo test lint unit viewer pictures bench fuzz clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -53,6 +53,9 @@ pictures: setup-test ## the pictures of the README
 
 bench: setup-test ## measure against peers
 	$(BIN)/python -m tests.bench $(ARGS)
+
+fuzz: setup-test ## what strangers send, made wrong, for ARGS="--seconds 600"; guided by coverage with pip install '.[fuzz]'
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 clean: ## remove what was made
 	rm -rf $(VENV) web/static/viewer web/viewer/node_modules

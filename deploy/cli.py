@@ -28,8 +28,9 @@ from deploy.settings import Settings, load
 from deploy.supervise import RoleSpec, Supervisor
 from dicom_listener import sender
 from dicom_listener.library import prepare_library
+from dicom_listener.reconciler import reindex_all
 from dicom_listener.settings import Node, SenderSettings
-from fhir_records import migrations
+from fhir_records import completion, migrations
 from fhir_records.database import Database
 from fhir_records.errors import DatabaseUnavailable, SettingsError
 
@@ -212,13 +213,27 @@ def _reindex(settings: Settings, database: Database) -> None:
     columns = (SpinnerColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("Reading the files of the spool", total=None)
-        done = wiring.index_of(settings, database).reindex_all(
-            lambda so_far: progress.update(task, description=f"{so_far.looked_at} files, {so_far.indexed} indexed")
+        done = reindex_all(
+            wiring.index_of(settings, database),
+            lambda so_far: progress.update(task, description=f"{so_far.looked_at} files, {so_far.indexed} indexed"),
         )
     console.print(
         f"{done.looked_at} files: {done.indexed} indexed anew, {done.broken} cannot be indexed;"
         f" {done.missing} rows have lost their file."
     )
+
+
+@app.command()
+def read(
+    study_uid: Annotated[str, typer.Argument(help="Study Instance UID.", metavar="STUDY_UID")], config: Config = None
+) -> None:
+    """Have a study read now, with the images that are here, without waiting for the rest."""
+    with database_of(config) as (_, database), database.session() as session:
+        revision = completion.read_now(session, study_uid, "command line")
+    if revision is None:
+        console.print("No image of the study is new since its last revision; there is nothing to read.")
+    else:
+        console.print(f"Revision {revision.number} with {revision.images} images will be read.")
 
 
 @app.command()

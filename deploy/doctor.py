@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from sqlalchemy import func, select
@@ -12,7 +12,6 @@ from sqlalchemy import func, select
 from deploy import wiring, work
 from deploy.settings import Settings
 from dicom_listener import orthanc, sender
-from dicom_listener.settings import Node
 from fhir_records import jobs, migrations, tables
 from fhir_records.database import Database
 from fhir_records.errors import WetreadError
@@ -113,7 +112,8 @@ def _count(what: str, number: int, none: str, advice: str = "") -> Check:
 
 def _peers(settings: Settings) -> Iterator[Check]:
     for entry in settings.file.destination:
-        node = Node(entry.name, entry.ae_title, entry.host, entry.port, min(10, entry.timeout_seconds))
+        node = wiring.node_of(settings, entry)
+        node = replace(node, timeout_s=min(10, node.timeout_s))
         try:
             sender.echo(node, wiring.sender_settings(settings))
         except WetreadError as error:

@@ -7,12 +7,14 @@ starts on a configuration that is not valid.
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
@@ -25,6 +27,8 @@ DEFAULT_HOME = "~/.local/share/wetread"
 AeTitle = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[ -\[\]-~]+$")
 ]
+# What a caller's host may be: letters, digits, hyphens and dots (RFC 1123), or what ipaddress takes.
+_HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?\.?")
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_. -]{0,63}$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=7 * 86400)]
@@ -36,6 +40,23 @@ def _zone(name: str) -> str:
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise ValueError("allowed are the names of the IANA time zone database, such as Asia/Kolkata") from error
     return name
+
+
+def _caller_host(host: str) -> str:
+    numeric = "/" in host or ":" in host or re.fullmatch(r"[0-9.]+", host)
+    try:
+        ipaddress.ip_network(host, strict=False)
+    except ValueError as error:
+        if numeric or not _HOST_NAME.fullmatch(host):
+            raise ValueError("allowed are an address, a network such as 10.0.5.0/24, and a host name") from error
+    return host
+
+
+def _sha256(digits: str) -> str:
+    plain = digits.replace(":", "").lower()
+    if not re.fullmatch(r"([0-9a-f]{64})?", plain):
+        raise ValueError("allowed are the 64 hexadecimal digits of a SHA-256, with colons between them or without")
+    return plain
 
 
 class _Section(BaseModel):
@@ -50,6 +71,16 @@ class Site(_Section):
     organization: str = Field("", max_length=64)
 
 
+class DicomTls(_Section):
+    """`[dicom.tls]`: DICOM over TLS; where the section is absent there is none."""
+
+    certificate: Path
+    key: Path
+    port: Port = 2762
+    client_ca: Path | None = None
+    only: bool = False
+
+
 class Dicom(_Section):
     """`[dicom]`: the listener."""
 
@@ -58,8 +89,17 @@ class Dicom(_Section):
     port: Port = 11112
     study_idle_seconds: Seconds = 60
     study_max_seconds: Seconds = 3600
-    max_associations: int = Field(64, ge=1, le=1000)
+    processes: int = Field(0, ge=0, le=64)
+    max_associations: int = Field(200, ge=1, le=1000)
+    max_associations_per_caller: int = Field(50, ge=1, le=1000)
+    max_connections_per_minute: int = Field(6000, ge=1, le=1_000_000)
+    max_object_mb: int = Field(8192, ge=1, le=1_048_576)
+    min_bytes_per_second: int = Field(1024, ge=0)
+    acse_timeout_seconds: Seconds = 30
+    dimse_timeout_seconds: Seconds = 60
+    network_timeout_seconds: Seconds = 300
     min_free_mb: int = Field(1024, ge=0)
+    tls: DicomTls | None = None
 
 
 class Http(_Section):
@@ -99,8 +139,13 @@ class Caller(_Section):
     """`[[caller]]`: who may send."""
 
     ae_title: AeTitle
-    host: str = Field(min_length=1)
+    host: Annotated[str, AfterValidator(_caller_host)]
     issuer: str = Field("", max_length=64)
+    certificate_sha256: Annotated[str, AfterValidator(_sha256)] = ""
+    study_idle_seconds: Seconds | None = None
+    study_max_seconds: Seconds | None = None
+    expected_numbers: bool = False
+    ask: str = ""
 
 
 ObjectWord = Literal["sr", "sc", "map", "ko", "pdf", "seg"]
@@ -134,6 +179,20 @@ class Destination(_Section):
     rejection_title: Literal["113037", "113001"] = "113037"  # PS3.16 CID 7010
     rejection_reason: Literal["111218", "111219", "111220", "111221"] = "111220"  # PS3.16 CID 7011, for 113001
     timeout_seconds: Seconds = 30
+    tls: bool = False
+    tls_ca: Path | None = None
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    tls_server_name: str = ""
+
+    @model_validator(mode="after")
+    def _tls_fits(self) -> Destination:
+        given = self.tls_ca or self.tls_certificate or self.tls_key or self.tls_server_name
+        if given and not self.tls:
+            raise ValueError("tls_ca, tls_certificate, tls_key and tls_server_name need tls = true")
+        if self.tls_key and not self.tls_certificate:
+            raise ValueError("tls_key needs the tls_certificate that it belongs to")
+        return self
 
 
 class Orthanc(_Section):
@@ -210,8 +269,26 @@ class File(_Section):
                     )
             if not route.models and not route.forward_to:
                 raise ValueError(f'[[route]] "{route.name}": models and forward_to are both empty; name one at least')
-        if self.dicom.study_max_seconds < self.dicom.study_idle_seconds:
+        return self
+
+    @model_validator(mode="after")
+    def _listener_fits(self) -> File:
+        dicom = self.dicom
+        if dicom.study_max_seconds < dicom.study_idle_seconds:
             raise ValueError("dicom.study_max_seconds must not be less than dicom.study_idle_seconds")
+        if dicom.tls is not None and not dicom.tls.only and dicom.tls.port == dicom.port:
+            raise ValueError("dicom.tls.port must differ from dicom.port, unless dicom.tls.only is true")
+        known = [destination.name for destination in self.destination]
+        for caller in self.caller:
+            whose = f'[[caller]] "{caller.ae_title}"'
+            idle, most = caller.study_idle_seconds, caller.study_max_seconds
+            if (most or dicom.study_max_seconds) < (idle or dicom.study_idle_seconds):
+                raise ValueError(f"{whose}: study_max_seconds must not be less than study_idle_seconds")
+            if caller.ask and caller.ask not in known:
+                names = ", ".join(known) or "none"
+                raise ValueError(f"{whose}: ask names {caller.ask}; configured as [[destination]] are: {names}")
+            if caller.certificate_sha256 and (dicom.tls is None or dicom.tls.client_ca is None):
+                raise ValueError(f"{whose}: certificate_sha256 needs [dicom.tls] with a client_ca")
         return self
 
 
@@ -233,6 +310,11 @@ class Settings:
     def models(self) -> Path:
         """Where registered models are kept."""
         return self.home / "models"
+
+    def beside(self, path: Path) -> Path:
+        """A file that the configuration names, relative to the configuration file's folder, or to the home."""
+        folder = self.config_path.parent if self.config_path is not None else self.home
+        return folder / path.expanduser()
 
     @property
     def public_url(self) -> str:
@@ -323,13 +405,24 @@ def _overlay(values: dict[str, Any], environ: Mapping[str, str]) -> None:
         if not variable.startswith("WETREAD_") or "__" not in variable:
             continue
         section, _, key = variable.removeprefix("WETREAD_").lower().partition("__")
-        field = File.model_fields.get(section)
-        kind = field.annotation if field else None
-        if not (isinstance(kind, type) and issubclass(kind, _Section) and key in kind.model_fields):
+        *sections, key = [section, *key.split("__")]
+        kind: type[_Section] | None = File
+        table: Any = values
+        for name in sections:
+            kind = _section(kind, name)
+            table = table.setdefault(name, {}) if isinstance(table, dict) else None
+        if kind is None or key not in kind.model_fields or _section(kind, key) is not None:
             raise SettingsError(f"The environment variable {variable} names no setting.")
-        table = values.setdefault(section, {})
         if isinstance(table, dict):  # else the file is wrong there, and validation says so
             table[key] = value
+
+
+def _section(kind: type[_Section] | None, name: str) -> type[_Section] | None:
+    """The section of this name within another one; None where there is none, or a list of them."""
+    field = kind.model_fields.get(name) if kind is not None else None
+    kinds = (field.annotation, *get_args(field.annotation)) if field is not None else ()
+    found = [one for one in kinds if isinstance(one, type) and issubclass(one, _Section)]
+    return found[0] if found and get_origin(kinds[0]) is not tuple else None
 
 
 def _words(error: ValidationError, path: Path | None) -> str:

@@ -13,11 +13,12 @@ from zoneinfo import ZoneInfo
 import structlog
 
 from deploy import embedded_postgres
-from deploy.settings import Settings
-from dicom_listener.arrivals import CompletionRules
-from dicom_listener.association import Listener
+from deploy.settings import Destination, Settings
+from dicom_listener.arrivals import CompletionRules, rules_of
+from dicom_listener.asking import study_numbers
 from dicom_listener.index import Index
-from dicom_listener.settings import Caller, ListenerSettings, SenderSettings
+from dicom_listener.processes import ListenerProcesses
+from dicom_listener.settings import Caller, ClientTls, ListenerSettings, Node, SenderSettings, TlsSettings
 from dicom_listener.spool import Spool
 from fhir_records import migrations
 from fhir_records.database import Database
@@ -27,6 +28,7 @@ from fhir_records.store.destinations import Fallback
 from fhir_records.store.studies import installation_namespace
 from web.settings import WebSettings
 from workflow.confirmation import TakeCommitmentReport
+from workflow.expecting import Expecting
 from workflow.sweeps import Sweeper
 
 log = structlog.get_logger(__name__)
@@ -98,16 +100,67 @@ def index_of(settings: Settings, database: Database) -> Index:
 def listener_settings(settings: Settings) -> ListenerSettings:
     """What the listener has to be told."""
     dicom = settings.file.dicom
+    destinations = {destination.name: destination for destination in settings.file.destination}
+    callers = (
+        Caller(
+            entry.ae_title,
+            entry.host,
+            entry.issuer,
+            certificate_sha256=entry.certificate_sha256,
+            study_idle_seconds=entry.study_idle_seconds,
+            study_max_seconds=entry.study_max_seconds,
+            expected_numbers=entry.expected_numbers,
+            ask=node_of(settings, destinations[entry.ask]) if entry.ask else None,
+        )
+        for entry in settings.file.caller
+    )
     return ListenerSettings(
         ae_title=dicom.ae_title,
         host=dicom.host,
         port=dicom.port,
-        callers=tuple(Caller(caller.ae_title, caller.host, caller.issuer) for caller in settings.file.caller),
+        callers=tuple(callers),
         timezone=ZoneInfo(settings.file.site.timezone),
+        processes=dicom.processes,
         max_associations=dicom.max_associations,
+        max_associations_per_caller=dicom.max_associations_per_caller,
+        max_connections_per_minute=dicom.max_connections_per_minute,
+        max_object_bytes=dicom.max_object_mb * 2**20,
+        min_bytes_per_second=dicom.min_bytes_per_second,
+        acse_timeout=dicom.acse_timeout_seconds,
+        dimse_timeout=dicom.dimse_timeout_seconds,
+        network_timeout=dicom.network_timeout_seconds,
+        tls=_tls_of(settings),
         min_free_bytes=dicom.min_free_mb * 2**20,
         study_idle_seconds=dicom.study_idle_seconds,
         study_max_seconds=dicom.study_max_seconds,
+    )
+
+
+def _tls_of(settings: Settings) -> TlsSettings | None:
+    tls = settings.file.dicom.tls
+    if tls is None:
+        return None
+    return TlsSettings(
+        certificate=settings.beside(tls.certificate),
+        key=settings.beside(tls.key),
+        port=tls.port,
+        client_ca=settings.beside(tls.client_ca) if tls.client_ca else None,
+        only=tls.only,
+    )
+
+
+def node_of(settings: Settings, destination: Destination) -> Node:
+    """The node that a `[[destination]]` is."""
+    tls = None
+    if destination.tls:
+        tls = ClientTls(
+            ca=settings.beside(destination.tls_ca) if destination.tls_ca else None,
+            certificate=settings.beside(destination.tls_certificate) if destination.tls_certificate else None,
+            key=settings.beside(destination.tls_key) if destination.tls_key else None,
+            server_name=destination.tls_server_name,
+        )
+    return Node(
+        destination.name, destination.ae_title, destination.host, destination.port, destination.timeout_seconds, tls
     )
 
 
@@ -136,7 +189,8 @@ def web_settings(settings: Settings) -> WebSettings:
 def completion_rules(settings: Settings) -> CompletionRules:
     """When a study is complete."""
     dicom = settings.file.dicom
-    return CompletionRules(idle_seconds=dicom.study_idle_seconds, max_seconds=dicom.study_max_seconds)
+    callers = listener_settings(settings).callers
+    return rules_of(callers, dicom.study_idle_seconds, dicom.study_max_seconds)
 
 
 def sweeper_of(settings: Settings, database: Database) -> Sweeper:
@@ -155,16 +209,26 @@ def commitment_reports(settings: Settings, database: Database) -> TakeCommitment
     return TakeCommitmentReport(database, ae_titles, now)
 
 
+def expecting_of(settings: Settings, database: Database) -> Expecting:
+    """What asks PACS for the numbers of instances."""
+    us = sender_settings(settings)
+    nodes = {caller.ae_title: caller.ask for caller in listener_settings(settings).callers if caller.ask}
+    return Expecting(database, nodes, lambda node, study_uid: study_numbers(node, us, study_uid))
+
+
 def sender_settings(settings: Settings) -> SenderSettings:
     """What sending has to be told."""
     return SenderSettings(ae_title=settings.file.dicom.ae_title)
 
 
 class ListenRole:
-    """The listener's process."""
+    """The listener's parent process."""
 
     def __init__(self, settings: Settings, database: Database) -> None:
-        self._listener = Listener(listener_settings(settings), database, spool_of(settings))
+        # The engine of this process is never used: a connection does not live through a fork.
+        self._processes = ListenerProcesses(
+            listener_settings(settings), spool_of(settings), lambda: Database(database.url), clock=now
+        )
         self._stop = threading.Event()
         self._grace_s = 20.0
 
@@ -177,9 +241,7 @@ class ListenRole:
 
         The database may be away: what arrives is safe in its file, and is indexed later.
         """
-        self._listener.start()
-        self._stop.wait()
-        self._listener.stop(self._grace_s)
+        self._processes.run(self._stop, self._grace_s)
         return 0
 
 

@@ -17,12 +17,14 @@ import structlog
 from sqlalchemy.orm import Session
 
 from deploy.rule_places import place_in
-from deploy.settings import Destination, Settings, parse_routes
 from deploy.settings import Route as RouteEntry
+from deploy.settings import Settings, parse_routes
 from deploy.wiring import (
     commitment_reports,
+    expecting_of,
     index_of,
     installation_of,
+    node_of,
     now,
     sender_settings,
     spool_of,
@@ -43,7 +45,7 @@ from fhir_records.errors import DatabaseUnavailable, ModelFailed, OutOfSpace, Pe
 from fhir_records.jobs import Handler, Job, JobWorker, request_route
 from fhir_records.model import Instance
 from fhir_records.renderings.kinds import KIND_OF_WORD
-from fhir_records.store.arrivals import FrozenRevision
+from fhir_records.store.completeness import FrozenRevision
 from inference.live_models import LiveModels
 from inference.reading import ImageFile
 from inference.registry import RegisteredModel, Registry
@@ -63,6 +65,7 @@ from workflow.withdrawal import ByDeletion, ByNote, Way, Withdraw
 log = structlog.get_logger(__name__)
 
 SWEEP_S = 1.0
+EXPECT_S = 2.0
 RECONCILE_S = 30.0
 
 
@@ -129,7 +132,7 @@ def destinations(settings: Settings) -> Mapping[str, Send]:
     """A way to send for each configured destination, by its name."""
     ways: dict[str, Send] = {}
     for entry in settings.file.destination:
-        ways[entry.name] = partial(_store, node_of(entry), sender_settings(settings))
+        ways[entry.name] = partial(_store, node_of(settings, entry), sender_settings(settings))
     for archive in settings.file.orthanc:
         ways[archive.name] = partial(_upload, orthanc_node(settings, archive.name))
     return ways
@@ -139,8 +142,7 @@ def image_senders(settings: Settings, decoder: Decoder) -> Mapping[str, SendFile
     """A way to send images on to each configured destination, by its name."""
     ways: dict[str, SendFiles] = {}
     for entry in settings.file.destination:
-        node = Node(entry.name, entry.ae_title, entry.host, entry.port, entry.timeout_seconds)
-        ways[entry.name] = partial(_store_all, node, sender_settings(settings), decoder)
+        ways[entry.name] = partial(_store_all, node_of(settings, entry), sender_settings(settings), decoder)
     for archive in settings.file.orthanc:
         ways[archive.name] = partial(_upload_all, orthanc_node(settings, archive.name))
     return ways
@@ -189,7 +191,7 @@ def ways_to_confirm(settings: Settings) -> Mapping[str, ConfirmWay]:
     ways: dict[str, ConfirmWay] = {}
     told = sender_settings(settings)
     for entry in settings.file.destination:
-        node = node_of(entry)
+        node = node_of(settings, entry)
         if entry.storage_commitment:
             ways[entry.name] = ByCommitment(partial(request_commitment, node, told))
         elif entry.read_back:
@@ -198,11 +200,6 @@ def ways_to_confirm(settings: Settings) -> Mapping[str, ConfirmWay]:
         if archive.read_back:
             ways[archive.name] = ByReadingBack(partial(_has_instance, orthanc_node(settings, archive.name)))
     return ways
-
-
-def node_of(entry: Destination) -> Node:
-    """The node that a destination is."""
-    return Node(entry.name, entry.ae_title, entry.host, entry.port, entry.timeout_seconds)
 
 
 def _has_instance(node: orthanc.OrthancNode, _study_uid: str, _series_uid: str, sop_uid: str) -> bool:
@@ -339,6 +336,7 @@ class WorkRole:
             sweeper = sweeper_of(self._settings, self._database)
             threads = [
                 threading.Thread(target=self._sweep, args=(sweeper,), name="sweeps", daemon=True),
+                threading.Thread(target=self._expect, name="expected numbers", daemon=True),
                 *(
                     threading.Thread(target=self._follow, args=(entry.name,), name=f"orthanc {entry.name}", daemon=True)
                     for entry in self._settings.file.orthanc
@@ -367,6 +365,16 @@ class WorkRole:
                 log.warning("sweep waits for the database")
             except Exception:  # boundary: one sweep that breaks must not end all later ones
                 log.exception("sweep broke")
+
+    def _expect(self) -> None:
+        expecting = expecting_of(self._settings, self._database)
+        while expecting.nodes and not self._stop.wait(EXPECT_S):
+            try:
+                expecting.look()
+            except DatabaseUnavailable:
+                log.warning("asking for numbers waits for the database")
+            except Exception:  # boundary: a question that breaks must not end all later ones
+                log.exception("asking for numbers broke")
 
     def _follow(self, name: str) -> None:
         entry = next(entry for entry in self._settings.file.orthanc if entry.name == name)

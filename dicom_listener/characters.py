@@ -107,22 +107,37 @@ def settle(ds: Dataset, inherited: CharacterSet | None = None) -> None:
     """Decode the text of ``ds`` and its sequences in place, from the bytes that were read.
 
     SpecificCharacterSet is left as it is. Elements whose bytes are no more at hand (that were looked at before, or
-    made by a program) stay as they are.
+    made by a program) stay as they are, and so do sequences that cannot be decoded.
     """
     charset = _of(ds)
     if charset is None:
         charset = inherited or CharacterSet()
     for tag in list(ds.keys()):
-        element = ds.get_item(tag)
+        element = _raw(ds, tag)
         if element is None or _is_plain(element):
             continue
         vr = element.VR or _vr(tag)
         if vr == "SQ":
             if tag not in _SKIPPED:
-                for item in ds[tag].value or ():
+                for item in _items(ds, tag):
                     settle(item, charset)
         elif vr in _TEXT and isinstance(element, RawDataElement) and isinstance(element.value, bytes):
             ds[tag] = _element(tag, vr, element.value, charset)
+
+
+def _raw(ds: Dataset, tag: int) -> DataElement | RawDataElement | None:
+    """An element as it was read; None where it is absent or broken."""
+    try:
+        return ds.get_item(tag)
+    except Exception:  # boundary: pydicom decodes some elements here, and raises whatever a broken one brings about
+        return None
+
+
+def _items(ds: Dataset, tag: BaseTag) -> list[Dataset]:
+    try:
+        return list(ds[tag].value or ())
+    except Exception:  # boundary: pydicom raises whatever a broken sequence brings about
+        return []
 
 
 def _is_plain(element: DataElement | RawDataElement) -> bool:
@@ -141,7 +156,7 @@ def _element(tag: BaseTag, vr: str, value: bytes, charset: CharacterSet) -> Data
 
 def _of(ds: Dataset) -> CharacterSet | None:
     """The character set that ``ds`` declares; None where it declares none."""
-    element = ds.get_item(0x00080005)
+    element = _raw(ds, 0x00080005)
     if element is None or not element.value:
         return None
     value = element.value

@@ -14,12 +14,18 @@ from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
+from dicom_listener.transfer_syntaxes import transfer_syntax
 from fhir_records.errors import ObjectNotStorable
 
-# A deflated data set may not grow beyond this.
+# A deflated data set may not grow beyond this, …
 MAX_INFLATED_BYTES = 2 * 1024**3
+# … nor, once it is larger than the second number, to so many times its size: pictures do not, zeros do.
+MAX_INFLATION = 100
+FREE_INFLATED_BYTES = 256 * 1024**2
+# What is taken in and given out at a time, bytes.
+_DEFLATED_PIECE, _INFLATED_PIECE = 1 << 16, 1 << 20
 
 PIXEL_DATA = 0x7FE00010
 # Pixel Data, and its float and double variants.
@@ -30,7 +36,7 @@ _UNDEFINED = 0xFFFFFFFF
 # PS3.5 section 7.1.2: these have a 32-bit length in Explicit VR.
 _LONG_VRS = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
 # No real object nests deeper; a made-up one would end the interpreter.
-_MAX_DEPTH = 64
+MAX_DEPTH = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,23 +67,41 @@ def encoding_of(transfer_syntax_uid: str) -> Encoding:
 
 
 def inflated(data: bytes | memoryview, transfer_syntax_uid: str) -> bytes | memoryview:
-    """``data`` as it is, or inflated where the transfer syntax is the deflated one (PS3.5 section A.5).
+    """``data`` as it is, or inflated where the transfer syntax is a deflated one (PS3.5 section A.5).
 
     Raises:
-        ObjectNotStorable: it cannot be inflated, or grows beyond `MAX_INFLATED_BYTES`.
+        ObjectNotStorable: as `inflating`.
     """
-    if transfer_syntax_uid != DeflatedExplicitVRLittleEndian:
+    if not transfer_syntax(transfer_syntax_uid).is_deflated:
         return data
+    plain = bytearray()
+    for piece in inflating(data):
+        plain += piece
+    return memoryview(plain).toreadonly()
+
+
+def inflating(data: bytes | memoryview) -> Iterator[bytes]:
+    """A deflated data set piece by piece, each of 1 MiB at most.
+
+    Raises:
+        ObjectNotStorable: it is broken, ends early, or grows beyond what the limits above allow.
+    """
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    try:
-        plain = inflater.decompress(data, MAX_INFLATED_BYTES)
-    except zlib.error as error:
-        raise ObjectNotStorable("the deflated data set is broken") from error
-    if inflater.unconsumed_tail:
-        raise ObjectNotStorable("the deflated data set is too large")
+    left = min(MAX_INFLATED_BYTES, max(FREE_INFLATED_BYTES, len(data) * MAX_INFLATION))
+    for start in range(0, len(data), _DEFLATED_PIECE):
+        waiting: bytes | memoryview = data[start : start + _DEFLATED_PIECE]
+        while len(waiting) and not inflater.eof:
+            try:
+                piece = inflater.decompress(waiting, _INFLATED_PIECE)
+            except zlib.error as error:
+                raise ObjectNotStorable("the deflated data set is broken") from error
+            waiting = inflater.unconsumed_tail
+            left -= len(piece)
+            if left < 0:
+                raise ObjectNotStorable("the deflated data set is too large")
+            yield piece
     if not inflater.eof:
         raise ObjectNotStorable("the data set ends early")
-    return plain
 
 
 def elements(data: bytes | memoryview, encoding: Encoding) -> Iterator[Element]:
@@ -139,7 +163,7 @@ def _element(data: bytes | memoryview, offset: int, encoding: Encoding, depth: i
 
 def _sequence_end(data: bytes | memoryview, position: int, encoding: Encoding, depth: int) -> int:
     """Where the items from ``position`` on, and their delimiter, end."""
-    if depth > _MAX_DEPTH:
+    if depth > MAX_DEPTH:
         raise ObjectNotStorable("the data set is nested too deeply")
     order = "<" if encoding.little_endian else ">"
     while True:

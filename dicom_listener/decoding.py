@@ -21,7 +21,7 @@ from pydicom.encaps import get_frame
 from pydicom.filereader import read_file_meta_info
 from pydicom.pixels.utils import pixel_array
 from pydicom.tag import Tag
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
+from pydicom.uid import ExplicitVRLittleEndian
 
 from dicom_listener.codestream import Promise, promise_of
 from dicom_listener.lookup import Array
@@ -105,7 +105,7 @@ def opened(path: str | Path, most_inflated: int = MAX_INFLATED_BYTES) -> Iterato
             meta = read_file_meta_info(path)
         except Exception as error:  # boundary: pydicom raises whatever a broken file brings about
             raise PixelsNotReadable("The file is not a readable DICOM file.") from error
-        if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+        if transfer_syntax(str(meta.get("TransferSyntaxUID") or "")).is_deflated:
             yield _inflated(file.read(), most_inflated), meta
         else:
             yield file, meta

@@ -1,9 +1,10 @@
-"""The one door for objects: looked at, stored durably, indexed. C-STORE and every other way in go through it."""
+"""The door for objects that come whole, by another way than C-STORE: looked at, stored durably, indexed."""
 
 from __future__ import annotations
 
 import datetime as dt
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,14 +13,17 @@ import structlog
 
 from dicom_listener.description import Described
 from dicom_listener.faults import where
-from dicom_listener.index import Index, Indexing
+from dicom_listener.index import Index
+from dicom_listener.index_batch import Indexing
 from dicom_listener.received import Bytes, Received, file_header, split_file
 from dicom_listener.spool import Spool, StoredFile
 from fhir_records.errors import DatabaseUnavailable, ObjectNotStorable, OutOfSpace
 from fhir_records.identities import log_id
-from fhir_records.store.associations import OpenAssociation
 
 log = structlog.get_logger(__name__)
+
+# How long the database counts as away after it was found so.
+AWAY_S = 2.0
 
 
 class Outcome(StrEnum):
@@ -57,10 +61,10 @@ class Intake:
         self.clock = clock
         # Set while files wait for the index; whoever reconciles clears it.
         self.backlog = threading.Event()
-        # Set while the database is away, so that not every object waits for a connection that will not come.
-        self.database_away = threading.Event()
+        # Until when the database counts as away, so that not every object waits for a connection that will not come.
+        self._away_until = 0.0  # seconds of a clock that nobody sets
 
-    def take(self, data: bytes | memoryview, received: Received, association: OpenAssociation | None = None) -> Taken:
+    def take(self, data: bytes | memoryview, received: Received) -> Taken:
         """Store one object: its data set as it came, and how. The outcome says whether it is safe."""
         try:
             self.spool.check_space(len(data))
@@ -74,7 +78,7 @@ class Intake:
         except OutOfSpace as error:
             log.error("the disk of the spool is too full to take objects", reason=str(error))
             return Taken(Outcome.NO_SPACE, "out of space")
-        return self._index(described, file, association)
+        return self._index(described, file)
 
     def take_file(self, content: Bytes, source: str) -> Indexing:
         """Store one object that came as a file (PS3.10) by another door, and index it.
@@ -126,16 +130,16 @@ class Intake:
         )
         return self.take(data, received)
 
-    def _index(self, described: Described, file: StoredFile, association: OpenAssociation | None) -> Taken:
-        if self.database_away.is_set():
+    def _index(self, described: Described, file: StoredFile) -> Taken:
+        if time.monotonic() < self._away_until:
             return self._waiting(file)
         try:
-            indexing = self.index.add(described, file, association)
+            indexing = self.index.add(described, file)
         except DatabaseUnavailable:
-            self.database_away.set()
+            self._away_until = time.monotonic() + AWAY_S
             log.error("the database is away; objects are stored and will be indexed later")
             return self._waiting(file)
-        except Exception as error:  # boundary: the bytes are safe, whatever keeps them from the index
+        except OSError as error:  # the bytes are safe, whatever keeps them from being compared with others
             sop = log_id(described.arrival.sop_uid)
             log.error("an object could not be indexed", sop=sop, error=where(error))
             return self._waiting(file)

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from dicom_listener.intake import Intake
 from dicom_listener.orthanc import (
+    NOT_READ_MODALITIES,
     Change,
     ChangeKind,
     OrthancNode,
@@ -27,11 +28,13 @@ from dicom_listener.orthanc import (
     fetch_objects,
     study_of_instance,
 )
+from dicom_listener.reconciler import backlog_since, reconcile
 from fhir_records.database import Database
 from fhir_records.errors import DatabaseUnavailable, ObjectNotStorable, PeerRefused, PeerUnavailable
 from fhir_records.identities import log_id
 from fhir_records.store import orthanc as cursors
-from fhir_records.store.arrivals import FrozenRevision, complete_study
+from fhir_records.store.completeness import FrozenRevision, complete_study
+from fhir_records.store.expected import WHOLE_STUDY, Told, expect
 
 _log = structlog.get_logger(__name__)
 
@@ -89,7 +92,7 @@ class Follower:
         try:
             # Cleared first: what cannot be indexed from now on sets it again.
             self._intake.backlog.clear()
-            self._intake.index.reconcile(self._intake.index.backlog_since())
+            reconcile(self._intake.index, backlog_since(self._intake.index))
         except DatabaseUnavailable:
             self._intake.backlog.set()
             raise
@@ -169,6 +172,8 @@ class Follower:
             study_id = cursors.study_id(session, study.study_uid)
             # One that images arrive for at this moment will be stable again, or be complete by the idle time.
             if study_id is not None and study.stable:
+                there = sum(instance.modality not in NOT_READ_MODALITIES for instance in study.instances)
+                expect(session, study_id, WHOLE_STUDY, Told(there), self._node.source)
                 revision = complete_study(session, study_id, f"stable in Orthanc {self._node.name}")
                 if revision is not None:
                     self._on_complete(session, revision)

@@ -16,8 +16,8 @@ from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 
 from dicom_listener.data_set import PIXEL_TAGS
+from dicom_listener.filed import opened
 from dicom_listener.pixels import native_frame, number_of_frames, read_header
-from dicom_listener.received import read_received
 from fhir_records.errors import PixelsNotReadable
 
 # What only says how the rest is encoded: character set, lengths, padding, offset tables, and how colour is laid out.
@@ -40,10 +40,9 @@ def compare(path: Path, other: Path, pixels_sha256: str, other_pixels_sha256: st
         FileNotFoundError: one of them is gone.
         ObjectNotStorable: one of them is broken.
     """
-    received, data = read_received(path)
-    other_received, other_data = read_received(other)
-    if received.transfer_syntax_uid == other_received.transfer_syntax_uid and bytes(data) == bytes(other_data):
-        return Sameness.SAME
+    with opened(path) as one, opened(other) as two:
+        if one.received.transfer_syntax_uid == two.received.transfer_syntax_uid and one.has_data_of(two):
+            return Sameness.SAME
     if not _same_pixels(path, other, pixels_sha256, other_pixels_sha256):
         return Sameness.PIXELS_DIFFER
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,8 +23,10 @@ from dicom_listener.library import prepare_library, set_no_delay
 from dicom_listener.pixels import Decoder
 from dicom_listener.received import split_file
 from dicom_listener.settings import Node, SenderSettings
+from dicom_listener.tls import client_context, no_handshake
 from dicom_listener.transcoding import UNCOMPRESSED, can_be_uncompressed, encoded_anew, uncompressed
-from fhir_records.errors import ObjectNotStorable, PeerRefused, PeerUnavailable, PixelsNotReadable
+from dicom_listener.transfer_syntaxes import transfer_syntax
+from fhir_records.errors import ObjectNotStorable, PeerRefused, PeerUnavailable, PixelsNotReadable, SettingsError
 
 VERIFICATION = "1.2.840.10008.1.1"
 SUCCESS = 0x0000
@@ -180,7 +183,7 @@ def _as_file(content: bytes | Path) -> Iterator[Path]:
 @contextmanager
 def _even(path: Path, kind: _Kind) -> Iterator[Path]:
     """``path``, or a copy of it where its deflated data set lacks the pad byte (PS3.5 section A.5)."""
-    if kind.transfer_syntax_uid != DeflatedExplicitVRLittleEndian:
+    if not transfer_syntax(kind.transfer_syntax_uid).is_deflated:
         yield path
         return
     content = path.read_bytes()
@@ -246,6 +249,7 @@ def associated(
             contexts=contexts,
             ae_title=node.ae_title,
             max_pdu=settings.max_pdu,
+            tls_args=_tls_of(node),
             evt_handlers=[(evt.EVT_CONN_OPEN, set_no_delay), *handlers],
         )
     except (OSError, RuntimeError) as error:
@@ -259,6 +263,20 @@ def associated(
             assoc.release()
 
 
+def _tls_of(node: Node) -> tuple[ssl.SSLContext, str] | None:
+    """What pynetdicom secures the connection with: a context, and the name that the certificate must have.
+
+    Raises:
+        PeerUnavailable: the files for it cannot be used; once they are mended, sending may go on.
+    """
+    if node.tls is None:
+        return None
+    try:
+        return client_context(node.tls), node.tls.server_name or node.host
+    except SettingsError as error:
+        raise PeerUnavailable(f"{node.name} cannot be reached over TLS: {error}") from error
+
+
 def _no_association(assoc: Association, node: Node) -> PeerRefused | PeerUnavailable:
     if assoc.is_rejected:
         primitive = assoc.acceptor.primitive
@@ -266,6 +284,9 @@ def _no_association(assoc: Association, node: Node) -> PeerRefused | PeerUnavail
         return PeerUnavailable(f"{node.name} rejected the association: {reason}.")
     if assoc.rejected_contexts:
         return PeerRefused(f"{node.name} does not take this kind of object.", status=SOP_CLASS_NOT_SUPPORTED)
+    why = no_handshake(node.tls, node.host, node.port, node.timeout_s) if node.tls is not None else ""
+    if why:
+        return PeerUnavailable(f"{node.name} cannot be talked to over TLS: {why}.")
     return PeerUnavailable(f"{node.name} cannot be reached, or ended the association.")
 
 

@@ -2,8 +2,10 @@
 
 Layout under the root, all keys relative to it::
 
-    objects/2026-11-20/ab/<random>.dcm      by day of receipt (UTC), so that a reconciler can look at recent days
-    quarantine/2026-11-20/<random>.bin      bytes that could not be stored as an object
+    incoming/<random>.part                  being written, locked by the writer
+    objects/2026-11-20/17/<random>.dcm      by day and hour of receipt (UTC), so that a reconciler can look at recent
+                                            days, and files that come together share their folder's fsync
+    quarantine/2026-11-20/<random>.bin      what could not be stored as an object
     quarantine/2026-11-20/<random>.json     why, without patient data
 
 No UID becomes part of a path: a UID comes from outside.
@@ -12,31 +14,24 @@ No UID becomes part of a path: a UID comes from outside.
 from __future__ import annotations
 
 import datetime as dt
-import errno
 import hashlib
 import json
 import os
-import shutil
-import time
-import uuid
+import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
+from dicom_listener.writing import Bytes, Draft, Folders, make_folder, remove_orphans, sync_folder
 from fhir_records.errors import NotFound, OutOfSpace
 
 log = structlog.get_logger(__name__)
 
 OBJECTS = "objects"
 QUARANTINE = "quarantine"
-# A half-written file older than this belongs to nobody: another listener on the same disk may be writing a younger one.
-ORPHAN_SECONDS = 3600.0
-
-_FULL = {errno.ENOSPC, errno.EDQUOT}
-
-Bytes = bytes | bytearray | memoryview
+INCOMING = "incoming"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +54,14 @@ class Spool:
     def __init__(self, root: Path, *, min_free_bytes: int = 0) -> None:
         self.root = root
         self._min_free_bytes = min_free_bytes
+        self._folders = Folders()
+        self._incoming = root / INCOMING
 
     def prepare(self) -> int:
-        """Make the folders and remove half-written files that nobody owns; returns how many were removed."""
-        for name in (OBJECTS, QUARANTINE):
-            _make_folder(self.root / name)
-        removed = 0
-        horizon = time.time() - ORPHAN_SECONDS
-        for part in self.root.rglob("*.part"):
-            if part.stat().st_mtime < horizon:
-                part.unlink(missing_ok=True)
-                removed += 1
+        """Make the folders and remove half-written files that nobody holds; returns how many were removed."""
+        for name in (INCOMING, OBJECTS, QUARANTINE):
+            make_folder(self.root / name)
+        removed = remove_orphans(self._incoming)
         if removed:
             log.warning("removed half-written files", files=removed)
         return removed
@@ -80,11 +72,55 @@ class Spool:
         Raises:
             OutOfSpace: they do not.
         """
-        free = shutil.disk_usage(_existing(self.root)).free
+        free = _free_bytes(self.root)
         if free - size < self._min_free_bytes:
             raise OutOfSpace(
                 f"The disk of the spool has {free} bytes free; {self._min_free_bytes} bytes must stay free."
             )
+
+    def draft(self) -> Draft:
+        """A new file without a place; `keep` and `keep_aside` give it one, unless it is discarded.
+
+        Raises:
+            OutOfSpace: the disk is below the watermark, or full.
+        """
+        self.check_space()
+        try:
+            return Draft(self._incoming, self._folders)
+        except FileNotFoundError:
+            make_folder(self._incoming)
+            return Draft(self._incoming, self._folders)
+
+    def keep(self, draft: Draft, received_at: dt.datetime) -> str:
+        """Make a draft an object, durably; its key.
+
+        Raises:
+            OutOfSpace: the disk became full; the draft is discarded.
+        """
+        return self._keep(draft, f"{OBJECTS}/{_day(received_at)}/{_hour(received_at)}/{secrets.token_hex(16)}.dcm")
+
+    def keep_aside(self, draft: Draft, received_at: dt.datetime, facts: Mapping[str, str]) -> str:
+        """Make a draft that is no storable object a file in quarantine; its key.
+
+        Args:
+            draft: the bytes.
+            received_at: when they came.
+            facts: the reason, the caller; no patient data.
+
+        Raises:
+            OutOfSpace: the disk became full; the draft is discarded.
+        """
+        stem = f"{QUARANTINE}/{_day(received_at)}/{secrets.token_hex(16)}"
+        reason = {"received_at": received_at.isoformat(), **facts}
+        try:
+            # The reason first: bytes without a reason would be a riddle.
+            beside = Draft(self._incoming, self._folders)
+            beside.write(json.dumps(reason, ensure_ascii=False, indent=1).encode())
+            self._keep(beside, f"{stem}.json")
+        except BaseException:
+            draft.discard()
+            raise
+        return self._keep(draft, f"{stem}.bin")
 
     def store(self, content: Iterable[Bytes], received_at: dt.datetime) -> StoredFile:
         """Write an object durably and give it its name.
@@ -92,10 +128,9 @@ class Spool:
         Raises:
             OutOfSpace: the disk is below the watermark, or became full.
         """
-        chunks = list(content)
-        self.check_space(sum(len(chunk) for chunk in chunks))
-        name = uuid.uuid4().hex
-        return self._write(chunks, f"{OBJECTS}/{_day(received_at)}/{name[:2]}/{name}.dcm")
+        draft, sha256 = self._written(content)
+        size = draft.size
+        return StoredFile(self.keep(draft, received_at), sha256, size)
 
     def quarantine(self, content: Iterable[Bytes], received_at: dt.datetime, facts: Mapping[str, str]) -> StoredFile:
         """Keep bytes that are no storable object, with ``facts`` (the reason, the caller; no patient data) beside them.
@@ -103,13 +138,9 @@ class Spool:
         Raises:
             OutOfSpace: the disk is below the watermark, or became full.
         """
-        chunks = list(content)
-        self.check_space(sum(len(chunk) for chunk in chunks))
-        stem = f"{QUARANTINE}/{_day(received_at)}/{uuid.uuid4().hex}"
-        # The reason first: bytes without a reason would be a riddle.
-        reason = {"received_at": received_at.isoformat(), **facts}
-        self._write([json.dumps(reason, ensure_ascii=False, indent=1).encode()], f"{stem}.json")
-        return self._write(chunks, f"{stem}.bin")
+        draft, sha256 = self._written(content)
+        size = draft.size
+        return StoredFile(self.keep_aside(draft, received_at, facts), sha256, size)
 
     def path(self, key: str) -> Path:
         """The file of a key.
@@ -140,7 +171,7 @@ class Spool:
         path = self.path(key)
         path.unlink(missing_ok=True)
         if path.parent.is_dir():
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
 
     def object_keys(self, since: dt.date | None = None) -> Iterator[str]:
         """The keys of all objects received on the day ``since`` (UTC) or later; None: of all. Oldest day first."""
@@ -167,53 +198,43 @@ class Spool:
             for path in sorted((folder / day).rglob(f"*{suffix}")):
                 yield path.relative_to(self.root).as_posix()
 
-    def _write(self, chunks: Iterable[Bytes], key: str) -> StoredFile:
-        path = self.root / key
-        part = path.with_suffix(f"{path.suffix}.part")
-        digest, size = hashlib.sha256(), 0
+    def _written(self, content: Iterable[Bytes]) -> tuple[Draft, str]:
+        """A draft that holds ``content``, and its SHA-256 in hex."""
+        chunks = list(content)
+        self.check_space(sum(map(len, chunks)))
+        draft, digest = self.draft(), hashlib.sha256()
         try:
-            _make_folder(path.parent)
-            with part.open("wb") as file:
-                for chunk in chunks:
-                    file.write(chunk)
-                    digest.update(chunk)
-                    size += len(chunk)
-                file.flush()
-                os.fsync(file.fileno())
-            part.rename(path)
-            _sync_folder(path.parent)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            if error.errno in _FULL:
-                raise OutOfSpace("The disk of the spool is full.") from error
+            for chunk in chunks:
+                draft.write(chunk)
+                digest.update(chunk)
+        except BaseException:
+            draft.discard()
             raise
-        return StoredFile(key, digest.hexdigest(), size)
+        return draft, digest.hexdigest()
+
+    def _keep(self, draft: Draft, key: str) -> str:
+        try:
+            draft.commit(self.root / key)
+        except BaseException:
+            draft.discard()
+            raise
+        return key
 
 
 def _day(instant: dt.datetime) -> str:
     return instant.astimezone(dt.UTC).date().isoformat()
 
 
-def _existing(path: Path) -> Path:
-    """``path``, or its nearest ancestor that exists."""
-    while not path.exists():
-        path = path.parent
-    return path
+def _hour(instant: dt.datetime) -> str:
+    return f"{instant.astimezone(dt.UTC).hour:02}"
 
 
-def _make_folder(path: Path) -> None:
-    """Make ``path`` and what lies above it, so that the names survive a power cut."""
-    if path.is_dir():
-        return
-    _make_folder(path.parent)
-    # Not 0700: the mode of WETREAD_HOME above decides who may come this far.
-    path.mkdir(exist_ok=True)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _free_bytes(path: Path) -> int:
+    """Of the disk that holds ``path``, or will hold it."""
+    while True:
+        try:
+            status = os.statvfs(path)
+        except FileNotFoundError:
+            path = path.parent
+        else:
+            return status.f_bavail * status.f_frsize

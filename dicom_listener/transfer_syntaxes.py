@@ -51,6 +51,11 @@ class TransferSyntax:
         return self.way not in _WORDS
 
     @property
+    def is_deflated(self) -> bool:
+        """Whether the data set as a whole is deflated (PS3.5 section A.5)."""
+        return self.uid in _DEFLATED
+
+    @property
     def is_encapsulated(self) -> bool:
         """Whether its pixels are a sequence of fragments (PS3.5 section A.4)."""
         return self.way not in (Way.PLAIN, Way.ELSEWHERE)
@@ -59,6 +64,10 @@ class TransferSyntax:
     def why_not(self) -> str:
         """Why there is no picture, for people; "" where there is one."""
         return _WORDS[self.way].format(name=self.name) if self.way in _WORDS else ""
+
+
+_ROOT: Final = "1.2.840.10008.1.2"
+_DEFLATED: Final = frozenset({f"{_ROOT}.1.99", f"{_ROOT}.4.95", f"{_ROOT}.4.205"})
 
 
 def _table() -> dict[str, TransferSyntax]:
@@ -121,8 +130,7 @@ def _table() -> dict[str, TransferSyntax]:
         ".5": ("RLE Lossless", Way.LIBRARY),
         ".8.1": ("Deflated Image Frame Compression", Way.DEFLATED_FRAMES),
     }
-    root = "1.2.840.10008.1.2"
-    return {root + end: TransferSyntax(root + end, name, way) for end, (name, way) in names.items()}
+    return {_ROOT + end: TransferSyntax(_ROOT + end, name, way) for end, (name, way) in names.items()}
 
 
 TRANSFER_SYNTAXES: Final[Mapping[str, TransferSyntax]] = MappingProxyType(_table())

@@ -164,6 +164,8 @@ class Study(Base):
     last_arrival_at: Mapped[dt.datetime] = _now()
     # When the first image not yet in a revision came; null: every image is in a revision.
     open_since: Mapped[dt.datetime | None] = mapped_column(index=True)
+    # Calling AE titles that sent the images since then: the most patient of them decides how long is waited.
+    open_callers: Mapped[list[str]] = mapped_column(default=list, server_default=text("'{}'"))
     patient: Mapped[Patient] = relationship(lazy="joined", innerjoin=True)
 
 
@@ -174,11 +176,14 @@ class Instance(Base):
     __table_args__ = (
         Index("uq_instance_current", "sop_uid", unique=True, postgresql_where=text("standing = 'current'")),
         Index("ix_instance_series", "study_id", "series_uid", "instance_number"),
+        Index("ix_instance_received", "received_at", "id"),
+        Index("ix_instance_conflict", "id", postgresql_where=text("standing = 'conflict'")),
+        Index("ix_instance_missing", "id", postgresql_where=text("missing_since IS NOT NULL")),
         UniqueConstraint("file_key"),
     )
 
     id: Mapped[int] = _key()
-    study_id: Mapped[int] = _ref("study.id")
+    study_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("study.id"))  # `ix_instance_series` begins with it
     series_uid: Mapped[str]
     sop_uid: Mapped[str] = mapped_column(index=True)
     sop_class_uid: Mapped[str]
@@ -200,11 +205,25 @@ class Instance(Base):
     size: Mapped[int] = mapped_column(BigInteger)
     source: Mapped[str]
     received_at: Mapped[dt.datetime] = _now()
+    missing_since: Mapped[dt.datetime | None]  # its file was looked for then, and was not there
     study: Mapped[Study] = relationship()
 
 
+class ExpectedNumber(Base):
+    """How many instances a study, or one of its series, is said to have. Only for studies that wait for the rest."""
+
+    __tablename__ = "expected_number"
+
+    study_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("study.id", ondelete="CASCADE"), primary_key=True)
+    series_uid: Mapped[str] = mapped_column(primary_key=True)  # "": the study as a whole
+    instances: Mapped[int | None]  # Number of Study or Series Related Instances (PS3.4 section C.3.4)
+    series: Mapped[int | None]  # Number of Study Related Series, of the study as a whole only
+    source: Mapped[str]  # who said so: "objects", "pacs:NAME" or "orthanc:NAME"
+    told_at: Mapped[dt.datetime] = _now()
+
+
 class QuarantinedObject(Base):
-    """Bytes that came and could not be stored as an object, with the reason."""
+    """Bytes that came and could not be stored, or not be indexed, as an object, with the reason."""
 
     __tablename__ = "quarantined_object"
 
@@ -250,6 +269,8 @@ class Revision(Base):
     study_id: Mapped[int] = _ref("study.id")
     number: Mapped[int]
     reason: Mapped[str] = mapped_column(default="")  # why it was judged complete
+    arrived: Mapped[int | None]  # instances of the study that were here then, where a number was expected
+    expected: Mapped[int | None]  # that number
     created_at: Mapped[dt.datetime] = _now()
     study: Mapped[Study] = relationship()
 

@@ -81,6 +81,7 @@ class Peer:
     log_path: Path
     ready: Callable[[], bool]
     process: subprocess.Popen[bytes] | None = None
+    env: Mapping[str, str] | None = None  # None: the environment of the test
 
     @property
     def running(self) -> bool:
@@ -94,7 +95,7 @@ class Peer:
             RuntimeError: it ended instead; the message holds the end of its log.
         """
         with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(self.command, stdout=log, stderr=subprocess.STDOUT)
+            self.process = subprocess.Popen(self.command, stdout=log, stderr=subprocess.STDOUT, env=self.env)
         try:
             wait_until(lambda: not self.running or self.ready(), what=f"start of {self.command[0]}")
         except TimeoutError:

@@ -38,6 +38,7 @@ def admin_router(auth: Auth, pages: Pages, database: Database) -> APIRouter:
                 withdrawals=withdrawals.all_open(session),
                 quarantined=attention.quarantined(session),
                 conflicts=attention.conflicts(session),
+                missing=attention.missing(session),
                 cursors=attention.cursors(session),
                 users=users.list_users(session),
                 trials=models.shadow_summary(session),

@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import RedirectResponse, Response
 
-from fhir_records import audit, jobs, signing
+from fhir_records import audit, completion, jobs, signing
 from fhir_records.database import Database
 from fhir_records.model import AuditEntry, DeliveryState, ImageRef, Role
 from fhir_records.renderings import kinds, plain_words
@@ -44,7 +44,7 @@ STUCK = (DeliveryState.WAITING, DeliveryState.REFUSED)
 
 
 def study_router(auth: Auth, pages: Pages, database: Database) -> APIRouter:
-    """The study page, its refreshing part, its structured reports, and "try again"."""
+    """The study page, its refreshing part, its structured reports, "read it now", and "try again"."""
     router = APIRouter(
         prefix="/studies/{study_uid}",
         include_in_schema=False,
@@ -92,6 +92,13 @@ def study_router(auth: Auth, pages: Pages, database: Database) -> APIRouter:
             audit.record(session, _entry(request, "report viewed", study_uid, document_id=document_id))
         text = read_report(document.content)
         return pages.page(request, "sr.html", study=content.study, document=document, report=text)
+
+    @router.post("/read-now")
+    def read_now(request: Request, study_uid: str) -> Response:
+        require_role(person_of(request), *MAY_RETRY)
+        with database.session() as session:
+            completion.read_now(session, study_uid, person_of(request).user.username)
+        return RedirectResponse(f"/studies/{study_uid}", status_code=303)
 
     @router.post("/reads/{read_id}/retry")
     def retry_read(request: Request, study_uid: str, read_id: int) -> Response:

@@ -15,7 +15,7 @@ import structlog
 from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
-from dicom_listener.arrivals import CompletionRules, complete_due_studies
+from dicom_listener.arrivals import CompletionRules, Judge
 from fhir_records import jobs, tables
 from fhir_records.database import Database
 from fhir_records.model import ReadState
@@ -45,6 +45,10 @@ class Sweeper:
     rules: CompletionRules
     now: Callable[[], dt.datetime]
     fallbacks: Mapping[str, destinations.Fallback] = field(default_factory=dict)  # by name of the destination
+    _judge: Judge = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_judge", Judge(self.rules))
 
     def sweep(self) -> int:
         """Look once for everything that comes due by time.
@@ -77,7 +81,7 @@ class Sweeper:
 
     def _complete_studies(self) -> int:
         with self.database.session() as session:
-            revisions = complete_due_studies(session, self.now(), self.rules)
+            revisions = self._judge.complete(session)
             for revision in revisions:
                 jobs.request_route(session, revision.id)
         return len(revisions)

@@ -1,22 +1,33 @@
-"""What arrived, and which state of a study is complete.
+"""What arrived, written many objects at a time.
 
-Every function takes the caller's session and leaves committing to it. A study's row is locked before anything of it is
-changed, so an image is either in the revision being frozen or opens the next one.
+Every function takes the caller's session and leaves committing to it. Studies' rows are locked, in order of their
+UIDs, before anything of them is changed, so an image is either in the revision being frozen or opens the next one.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import exists, func, insert, or_, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import ARRAY, ColumnElement, Text, any_, delete, func, insert, literal, select, tuple_, union, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from fhir_records import tables
 from fhir_records.model import InstanceKind, Standing
-from fhir_records.store.associations import senders_still_open
-from fhir_records.store.patients import PatientIdentity, check_study_patient, settle_patient
+from fhir_records.store.patients import PatientIdentity, Settled, check_study_patient, settle_patients
+
+_PAGE = 2000  # rows of a page
+
+
+@dataclass(frozen=True, slots=True)
+class RelatedNumbers:
+    """What an object says about how many there are (PS3.4 section C.3.4); None: nothing."""
+
+    study_series: int | None = None
+    study_instances: int | None = None
+    series_instances: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +59,7 @@ class Arrival:
     source: str  # "dicom:AE" or "orthanc:NAME"
     caller: str  # calling AE title
     received_at: dt.datetime
+    numbers: RelatedNumbers = RelatedNumbers()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,68 +74,71 @@ class Twin:
     pixels_sha256: str
 
 
-@dataclass(frozen=True, slots=True)
-class OpenStudy:
-    """What decides whether a study is complete."""
-
-    id: int
-    study_uid: str
-    open_since: dt.datetime  # when the first image that no revision holds came
-    last_arrival_at: dt.datetime
-    open_associations: int  # that sent this study since, and are open
+def own_uids(session: Session, sop_uids: Iterable[str]) -> frozenset[str]:
+    """Those of the SOP Instance UIDs under which Wetread wrote an object."""
+    wanted = list(sop_uids)
+    if not wanted:
+        return frozenset()
+    found = select(tables.Document.sop_uid).where(_among(tables.Document.sop_uid, wanted))
+    return frozenset(session.execute(found).scalars())
 
 
-@dataclass(frozen=True, slots=True)
-class FrozenRevision:
-    """A revision that was made."""
-
-    id: int
-    study_id: int
-    number: int
-    images: int
-
-
-def is_own(session: Session, sop_uid: str) -> bool:
-    """Whether Wetread wrote the object with this SOP Instance UID."""
-    return bool(session.execute(select(exists().where(tables.Document.sop_uid == sop_uid))).scalar())
-
-
-def twins(session: Session, sop_uid: str) -> Sequence[Twin]:
-    """All instances known under a SOP Instance UID, the current one first."""
+def twins(session: Session, sop_uids: Iterable[str]) -> Mapping[str, Sequence[Twin]]:
+    """All instances known under each of the SOP Instance UIDs, the current one first."""
     rows = session.execute(
         select(
+            tables.Instance.sop_uid,
             tables.Instance.id,
             tables.Instance.standing,
             tables.Instance.file_key,
             tables.Instance.transfer_syntax_uid,
             tables.Instance.demographics_sha256,
             tables.Instance.pixels_sha256,
-        ).where(tables.Instance.sop_uid == sop_uid)
+        ).where(_among(tables.Instance.sop_uid, sop_uids))
     ).all()
-    return sorted((Twin(*row) for row in rows), key=lambda twin: (twin.standing != Standing.CURRENT, twin.id))
+    found: dict[str, list[Twin]] = {}
+    for row in sorted(rows, key=lambda row: (row.standing != Standing.CURRENT, row.id)):
+        found.setdefault(row.sop_uid, []).append(Twin(*row[1:]))
+    return found
 
 
-def record_arrival(session: Session, arrival: Arrival, standing: Standing, now: dt.datetime) -> int:
-    """Write an object's instance row, and its study's and patient's where they are new; returns the instance's id.
+def lock_twins(session: Session, sop_uids: Iterable[str]) -> None:
+    """Let no other transaction do the same for any of these SOP Instance UIDs until this one ends."""
+    instance = tables.Instance
+    current = _among(instance.sop_uid, sop_uids), instance.standing == Standing.CURRENT
+    # Not keyed, so that whoever freezes a revision of these images need not wait.
+    session.execute(select(instance.id).where(*current).order_by(instance.id).with_for_update(key_share=True))
 
-    An image that is current opens the study until the next revision. What Wetread wrote itself, and versions and
+
+def record_arrivals(session: Session, arrived: Sequence[tuple[Arrival, Standing]], now: dt.datetime) -> None:
+    """Write objects' instance rows, and their studies' and patients' where they are new.
+
+    An image that is current opens its study until the next revision. What Wetread wrote itself, and versions and
     conflicts, change nothing but the list of instances, and who the patient is when they say otherwise.
 
     Two transactions that make the same study, patient or instance at once: the later one fails on the unique key
     (`sqlalchemy.exc.IntegrityError`), and is to be repeated.
     """
-    study = _study(session, arrival, now)
-    if arrival.kind is not InstanceKind.OWN:
-        check_study_patient(session, study, arrival.patient)
+    if not arrived:
+        return
+    studies = _studies(session, [arrival for arrival, _ in arrived], now)
+    checked: set[tuple[str, PatientIdentity]] = set()
+    for arrival, standing in arrived:
+        study = studies[arrival.study_uid]
+        if arrival.kind is InstanceKind.OWN:
+            continue
+        if (arrival.study_uid, arrival.patient) not in checked:
+            check_study_patient(session, study, arrival.patient)
+            checked.add((arrival.study_uid, arrival.patient))
         if standing is Standing.CURRENT:
-            study.last_arrival_at = max(study.last_arrival_at, now)
+            study.last_arrival_at = now
             _fill_in(study, arrival)
-    if arrival.kind is InstanceKind.IMAGE and standing is Standing.CURRENT and study.open_since is None:
-        study.open_since = now
-    instance = _instance(study, arrival, standing)
-    session.add(instance)
+            if arrival.kind is InstanceKind.IMAGE:
+                _open(study, arrival, now)
     session.flush()
-    return instance.id
+    session.execute(
+        insert(tables.Instance), [_row(studies[arrival.study_uid], arrival, standing) for arrival, standing in arrived]
+    )
 
 
 def replace_file(session: Session, instance_id: int, arrival: Arrival) -> None:
@@ -137,15 +152,19 @@ def replace_file(session: Session, instance_id: int, arrival: Arrival) -> None:
             size=arrival.size,
             transfer_syntax_uid=arrival.transfer_syntax_uid,
             pixels_sha256=arrival.pixels_sha256,
+            missing_since=None,
         )
     )
 
 
-def known_keys(session: Session, keys: Iterable[str]) -> set[str]:
-    """Those of ``keys`` that an instance's row names."""
-    return set(
-        session.execute(select(tables.Instance.file_key).where(tables.Instance.file_key.in_(list(keys)))).scalars()
+def known_keys(session: Session, keys: Iterable[str]) -> frozenset[str]:
+    """Those of ``keys`` that a row names: an instance's, or that of an object which cannot be indexed."""
+    wanted = list(keys)
+    found = union(
+        select(tables.Instance.file_key).where(_among(tables.Instance.file_key, wanted)),
+        select(tables.QuarantinedObject.file_key).where(_among(tables.QuarantinedObject.file_key, wanted)),
     )
+    return frozenset(session.execute(found).scalars())
 
 
 def newest_receipt(session: Session) -> dt.datetime | None:
@@ -153,111 +172,81 @@ def newest_receipt(session: Session) -> dt.datetime | None:
     return session.execute(select(func.max(tables.Instance.received_at))).scalar()
 
 
-def keys_since(session: Session, since: dt.datetime | None) -> Sequence[str]:
-    """The file keys of all instances received since then; None: of all."""
-    query = select(tables.Instance.file_key)
-    if since is not None:
-        query = query.where(tables.Instance.received_at >= since)
-    return session.execute(query).scalars().all()
+@dataclass(frozen=True, slots=True)
+class FileRow:
+    """Where an instance's file should be, and its place in the order of receipt."""
+
+    id: int
+    file_key: str
+    missing: bool  # it was not there when it was last looked for
+    received_at: dt.datetime
+
+
+def file_rows(session: Session, since: dt.datetime | None, after: FileRow | None) -> Sequence[FileRow]:
+    """A page of the instances received since then (None: of all), those behind ``after``; empty at the end."""
+    instance = tables.Instance
+    query = select(instance.id, instance.file_key, instance.missing_since.is_not(None), instance.received_at)
+    if after is not None:
+        query = query.where(tuple_(instance.received_at, instance.id) > (after.received_at, after.id))
+    elif since is not None:
+        query = query.where(instance.received_at >= since)
+    rows = session.execute(query.order_by(instance.received_at, instance.id).limit(_PAGE)).tuples()
+    return [FileRow(*row) for row in rows]
+
+
+def mark_missing(session: Session, gone: Sequence[int], found: Sequence[int]) -> None:
+    """Write down which instances' files are not where they should be, and which are there again."""
+    for ids, since in ((gone, func.now()), (found, None)):
+        if ids:
+            session.execute(update(tables.Instance).where(tables.Instance.id.in_(ids)).values(missing_since=since))
 
 
 def record_quarantine(
     session: Session, *, file_key: str, reason: str, caller: str, size: int, received_at: dt.datetime
 ) -> None:
-    """Write down bytes that came and could not be stored as an object; again: nothing changes."""
-    if session.execute(select(exists().where(tables.QuarantinedObject.file_key == file_key))).scalar():
-        return
-    session.add(
-        tables.QuarantinedObject(file_key=file_key, reason=reason, caller=caller, size=size, received_at=received_at)
-    )
+    """Write down bytes that came and could not be stored or indexed as an object; again: nothing changes."""
+    values = {"file_key": file_key, "reason": reason, "caller": caller, "size": size, "received_at": received_at}
+    session.execute(upsert(tables.QuarantinedObject).values(values).on_conflict_do_nothing(index_elements=["file_key"]))
 
 
-def due_studies(
-    session: Session, now: dt.datetime, quiet_since: dt.datetime, open_since: dt.datetime
-) -> Sequence[OpenStudy]:
-    """The studies that may be complete, their rows locked; those that another transaction holds are left out.
+def unindexable_keys(session: Session, area: str) -> Sequence[str]:
+    """The file keys below the folder ``area`` of the spool that are noted as objects which cannot be indexed."""
+    key = tables.QuarantinedObject.file_key
+    return session.execute(select(key).where(key.startswith(f"{area}/", autoescape=True))).scalars().all()
 
-    Args:
-        session: the caller's.
-        now: leases that ran out before do not count.
-        quiet_since: nothing arrived after this, or …
-        open_since: … the first new image came before this.
-    """
+
+def forget_quarantine(session: Session, file_keys: Sequence[str]) -> None:
+    """Take back what was noted of these files: they can be indexed after all, or are to be tried again."""
+    if file_keys:
+        session.execute(delete(tables.QuarantinedObject).where(_among(tables.QuarantinedObject.file_key, file_keys)))
+
+
+def _among(column: InstrumentedAttribute[str], values: Iterable[str]) -> ColumnElement[bool]:
+    # One array, not a list of parameters: one statement for any number, and one plan.
+    return column == any_(literal(list(values), ARRAY(Text())))
+
+
+def _studies(session: Session, arrived: Sequence[Arrival], now: dt.datetime) -> dict[str, tables.Study]:
+    """The studies' rows by UID, locked; made where they are new."""
+    firsts: dict[str, Arrival] = {}
+    for arrival in arrived:
+        firsts.setdefault(arrival.study_uid, arrival)
     rows = session.execute(
-        select(tables.Study.id, tables.Study.study_uid, tables.Study.open_since, tables.Study.last_arrival_at)
-        .where(
-            tables.Study.open_since.is_not(None),
-            or_(tables.Study.last_arrival_at <= quiet_since, tables.Study.open_since <= open_since),
-        )
-        .order_by(tables.Study.open_since)
-        .with_for_update(skip_locked=True, of=tables.Study)
-    ).all()
-    return [
-        OpenStudy(
-            id=row.id,
-            study_uid=row.study_uid,
-            open_since=row.open_since,
-            last_arrival_at=row.last_arrival_at,
-            open_associations=senders_still_open(session, row.study_uid, row.open_since, now),
-        )
-        for row in rows
-    ]
-
-
-def complete_study(session: Session, study_id: int, reason: str) -> FrozenRevision | None:
-    """Freeze the study's current images as its next revision; None where no image is new since the last one."""
-    study = session.execute(
-        select(tables.Study).where(tables.Study.id == study_id).with_for_update(of=tables.Study)
-    ).scalar_one()
-    if study.open_since is None:
-        return None
-    study.open_since = None
-    images = set(_current_images(session, study_id))
-    if images <= _frozen_images(session, study_id):
-        return None
-    study.revision += 1
-    revision = tables.Revision(study_id=study_id, number=study.revision, reason=reason)
-    session.add(revision)
+        select(tables.Study)
+        .where(_among(tables.Study.study_uid, firsts))
+        .order_by(tables.Study.study_uid)
+        .with_for_update(of=tables.Study)
+    ).scalars()
+    studies = {row.study_uid: row for row in rows}
+    new = [arrival for uid, arrival in firsts.items() if uid not in studies]
+    for arrival, settled in zip(new, settle_patients(session, [arrival.patient for arrival in new]), strict=True):
+        studies[arrival.study_uid] = study = _new_study(arrival, settled, now)
+        session.add(study)
     session.flush()
-    session.execute(
-        insert(tables.RevisionInstance),
-        [{"revision_id": revision.id, "instance_id": instance_id} for instance_id in sorted(images)],
-    )
-    return FrozenRevision(revision.id, study_id, study.revision, len(images))
+    return studies
 
 
-def _current_images(session: Session, study_id: int) -> Sequence[int]:
-    return (
-        session.execute(
-            select(tables.Instance.id).where(
-                tables.Instance.study_id == study_id,
-                tables.Instance.kind == InstanceKind.IMAGE,
-                tables.Instance.standing == Standing.CURRENT,
-            )
-        )
-        .scalars()
-        .all()
-    )
-
-
-def _frozen_images(session: Session, study_id: int) -> set[int]:
-    return set(
-        session.execute(
-            select(tables.RevisionInstance.instance_id)
-            .join(tables.Revision)
-            .where(tables.Revision.study_id == study_id)
-        ).scalars()
-    )
-
-
-def _study(session: Session, arrival: Arrival, now: dt.datetime) -> tables.Study:
-    """The study's row, locked; made where it is new."""
-    study = session.execute(
-        select(tables.Study).where(tables.Study.study_uid == arrival.study_uid).with_for_update(of=tables.Study)
-    ).scalar_one_or_none()
-    if study is not None:
-        return study
-    settled = settle_patient(session, arrival.patient)
+def _new_study(arrival: Arrival, settled: Settled, now: dt.datetime) -> tables.Study:
     study = tables.Study(
         study_uid=arrival.study_uid,
         patient=settled.patient,
@@ -267,11 +256,17 @@ def _study(session: Session, arrival: Arrival, now: dt.datetime) -> tables.Study
         caller=arrival.caller,
         first_seen_at=arrival.received_at,
         last_arrival_at=now,
+        open_callers=[],
     )
     _fill_in(study, arrival)
-    session.add(study)
-    session.flush()
     return study
+
+
+def _open(study: tables.Study, arrival: Arrival, now: dt.datetime) -> None:
+    if study.open_since is None:
+        study.open_since, study.open_callers = now, []
+    if arrival.caller not in study.open_callers:
+        study.open_callers = sorted({*study.open_callers, arrival.caller})
 
 
 def _fill_in(study: tables.Study, arrival: Arrival) -> None:
@@ -282,27 +277,27 @@ def _fill_in(study: tables.Study, arrival: Arrival) -> None:
         study.modalities = sorted({*study.modalities, arrival.modality})
 
 
-def _instance(study: tables.Study, arrival: Arrival, standing: Standing) -> tables.Instance:
-    return tables.Instance(
-        study_id=study.id,
-        series_uid=arrival.series_uid,
-        sop_uid=arrival.sop_uid,
-        sop_class_uid=arrival.sop_class_uid,
-        transfer_syntax_uid=arrival.transfer_syntax_uid,
-        kind=arrival.kind,
-        standing=standing,
-        modality=arrival.modality,
-        series_number=arrival.series_number,
-        series_description=arrival.series_description,
-        instance_number=arrival.instance_number,
-        number_of_frames=arrival.number_of_frames,
-        rows=arrival.rows,
-        columns=arrival.columns,
-        file_key=arrival.file_key,
-        sha256=arrival.sha256,
-        demographics_sha256=arrival.demographics_sha256,
-        pixels_sha256=arrival.pixels_sha256,
-        size=arrival.size,
-        source=arrival.source,
-        received_at=arrival.received_at,
-    )
+def _row(study: tables.Study, arrival: Arrival, standing: Standing) -> dict[str, object]:
+    return {
+        "study_id": study.id,
+        "series_uid": arrival.series_uid,
+        "sop_uid": arrival.sop_uid,
+        "sop_class_uid": arrival.sop_class_uid,
+        "transfer_syntax_uid": arrival.transfer_syntax_uid,
+        "kind": arrival.kind,
+        "standing": standing,
+        "modality": arrival.modality,
+        "series_number": arrival.series_number,
+        "series_description": arrival.series_description,
+        "instance_number": arrival.instance_number,
+        "number_of_frames": arrival.number_of_frames,
+        "rows": arrival.rows,
+        "columns": arrival.columns,
+        "file_key": arrival.file_key,
+        "sha256": arrival.sha256,
+        "demographics_sha256": arrival.demographics_sha256,
+        "pixels_sha256": arrival.pixels_sha256,
+        "size": arrival.size,
+        "source": arrival.source,
+        "received_at": arrival.received_at,
+    }

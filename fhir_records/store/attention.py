@@ -79,6 +79,17 @@ class Conflict:
 
 
 @dataclass(frozen=True, slots=True)
+class Missing:
+    """An object whose file is not where it should be."""
+
+    instance_id: int
+    study_uid: str
+    sop_uid: str
+    source: str
+    missing_since: dt.datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Cursor:
     """How far an Orthanc has been followed."""
 
@@ -100,11 +111,12 @@ class Counts:
     held: int
     held_objects: int  # by the conformance gate
     withdrawals: int  # objects that are still to be taken back
+    missing: int  # instances whose file is not in the spool
 
     @property
     def total(self) -> int:
         """All of it."""
-        inbound = self.quarantined + self.conflicts + self.held
+        inbound = self.quarantined + self.conflicts + self.held + self.missing
         outbound = self.refused + self.waiting + self.held_objects + self.withdrawals
         return self.failed_reads + inbound + outbound
 
@@ -149,6 +161,7 @@ def counts(session: Session) -> Counts:
             number(tables.Study.id, tables.Study.hold_reason.is_not(None)),
             number(tables.Document.id, _HELD),
             number(tables.Delivery.id, tables.Delivery.state == DeliveryState.WITHDRAWAL_OPEN),
+            number(tables.Instance.id, tables.Instance.missing_since.is_not(None)),
         )
     ).one()
     return Counts(*row)
@@ -241,6 +254,20 @@ def conflicts(session: Session) -> tuple[Conflict, ...]:
         .limit(LINES)
     )
     return tuple(Conflict(row.id, uid, row.sop_uid, row.source, row.received_at) for row, uid in rows)
+
+
+def missing(session: Session) -> tuple[Missing, ...]:
+    """Objects whose files were looked for and not found, newest first."""
+    rows = session.execute(
+        select(tables.Instance, tables.Study.study_uid)
+        .join(tables.Instance.study)
+        .where(tables.Instance.missing_since.is_not(None))
+        .order_by(tables.Instance.id.desc())
+        .limit(LINES)
+    )
+    return tuple(
+        Missing(row.id, uid, row.sop_uid, row.source, row.missing_since) for row, uid in rows if row.missing_since
+    )
 
 
 def cursors(session: Session) -> tuple[Cursor, ...]:

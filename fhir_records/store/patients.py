@@ -6,9 +6,10 @@ Every function takes the caller's session and leaves committing to it.
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
 from fhir_records import tables
@@ -39,21 +40,15 @@ class Settled:
     hold_reason: str | None
 
 
-def settle_patient(session: Session, identity: PatientIdentity) -> Settled:
-    """The patient that ``identity`` means: found, made, or a provisional one where only a person can tell.
+def settle_patients(session: Session, identities: Sequence[PatientIdentity]) -> list[Settled]:
+    """The patients that ``identities`` mean: found, made, or provisional ones where only a person can tell.
 
     Two transactions that make the same patient at once: the later one fails on the unique key, and is to be repeated.
     """
-    if identity.identifier is None:
-        return Settled(provisional_patient(session, identity), NO_IDENTIFIER)
-    known = _by_identifier(session, identity.identifier)
-    if known is None:
-        return Settled(_new_patient(session, identity, provisional=False), None)
-    reason = contradiction(known, identity)
-    if reason is not None:
-        return Settled(provisional_patient(session, identity), reason)
-    fill_in(known, identity)
-    return Settled(known, None)
+    known = _by_identifier(session, {identity.identifier for identity in identities if identity.identifier is not None})
+    settled = [_settle(session, identity, known) for identity in identities]
+    session.flush()
+    return settled
 
 
 def contradiction(patient: tables.Patient, identity: PatientIdentity) -> str | None:
@@ -90,23 +85,43 @@ def check_study_patient(session: Session, study: tables.Study, identity: Patient
     study.hold_reason = reason
 
 
+def _settle(session: Session, identity: PatientIdentity, known: dict[Identifier, tables.Patient]) -> Settled:
+    if identity.identifier is None:
+        return Settled(_new_patient(session, identity, provisional=True), NO_IDENTIFIER)
+    patient = known.get(identity.identifier)
+    if patient is None:
+        known[identity.identifier] = patient = _new_patient(session, identity, provisional=False)
+        return Settled(patient, None)
+    reason = contradiction(patient, identity)
+    if reason is not None:
+        return Settled(_new_patient(session, identity, provisional=True), reason)
+    fill_in(patient, identity)
+    return Settled(patient, None)
+
+
 def provisional_patient(session: Session, identity: PatientIdentity) -> tables.Patient:
     """A patient that stands for one study until a person has decided."""
-    return _new_patient(session, identity, provisional=True)
+    patient = _new_patient(session, identity, provisional=True)
+    session.flush()
+    return patient
 
 
-def _by_identifier(session: Session, identifier: Identifier) -> tables.Patient | None:
-    # Locked, so that two objects that fill in different values do not overwrite each other's.
-    return session.execute(
-        select(tables.Patient)
-        .join(tables.PatientIdentifier)
+def _by_identifier(session: Session, identifiers: Set[Identifier]) -> dict[Identifier, tables.Patient]:
+    if not identifiers:
+        return {}
+    entry = tables.PatientIdentifier
+    # Locked, so that two objects that fill in different values do not overwrite each other's; in one order.
+    rows = session.execute(
+        select(entry.value, entry.issuer, tables.Patient)
+        .join(entry.patient)
         .where(
-            tables.PatientIdentifier.value == identifier.value,
-            tables.PatientIdentifier.issuer == identifier.issuer,
-            tables.PatientIdentifier.provisional.is_(False),
+            tuple_(entry.value, entry.issuer).in_([(found.value, found.issuer) for found in identifiers]),
+            entry.provisional.is_(False),
         )
+        .order_by(tables.Patient.id)
         .with_for_update(of=tables.Patient)
-    ).scalar_one_or_none()
+    )
+    return {Identifier(value, issuer): patient for value, issuer, patient in rows.tuples()}
 
 
 def _new_patient(session: Session, identity: PatientIdentity, *, provisional: bool) -> tables.Patient:
@@ -124,5 +139,4 @@ def _new_patient(session: Session, identity: PatientIdentity, *, provisional: bo
             )
         )
     session.add(patient)
-    session.flush()
     return patient

@@ -58,7 +58,14 @@ class RevisionLine:
     number: int
     reason: str
     created_at: dt.datetime
+    arrived: int | None  # instances that were here then, where a number was expected
+    expected: int | None  # that number
     images: int
+
+    @property
+    def is_short(self) -> bool:
+        """Whether fewer came than somebody said that there are."""
+        return self.expected is not None and (self.arrived or 0) < self.expected
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +270,14 @@ def _key_images(session: Session, study_id: int, reads: Sequence[ReadHistory]) -
 def _revisions(session: Session, study_id: int) -> tuple[RevisionLine, ...]:
     revision = tables.Revision
     rows = session.execute(
-        select(revision.number, revision.reason, revision.created_at, func.count(tables.RevisionInstance.instance_id))
+        select(
+            revision.number,
+            revision.reason,
+            revision.created_at,
+            revision.arrived,
+            revision.expected,
+            func.count(tables.RevisionInstance.instance_id),
+        )
         .outerjoin(tables.RevisionInstance, tables.RevisionInstance.revision_id == revision.id)
         .where(revision.study_id == study_id)
         .group_by(revision.id)

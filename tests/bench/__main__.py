@@ -22,7 +22,9 @@ def main() -> int:
         return 1
     bench_main_job.main(series)
     commands = (
-        [sys.executable, "-m", "pytest", "-q", "-s", "tests/bench/bench_listener.py"],
+        [sys.executable, "-m", "tests.bench.bench_listener"],
+        [sys.executable, "-m", "tests.bench.bench_full_index"],
+        [sys.executable, "-m", "tests.bench.bench_listener_memory"],
         [sys.executable, "-m", "tests.bench.bench_inference", str(series)],
         [sys.executable, "-m", "tests.bench.bench_dicomweb", str(data / "dicom" / CT)],
     )

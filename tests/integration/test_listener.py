@@ -24,6 +24,7 @@ from dicom_listener.arrivals import CompletionRules, complete_due_studies
 from dicom_listener.association import Listener
 from dicom_listener.index import Index
 from dicom_listener.received import read_received, split_file
+from dicom_listener.reconciler import reconcile, reindex_all
 from dicom_listener.sender import send, send_files
 from dicom_listener.settings import Caller, ListenerSettings, Node, SenderSettings
 from dicom_listener.spool import Spool
@@ -46,6 +47,8 @@ NOT_STORABLE = {
 }
 
 Start = Callable[..., Listener]
+# Those of the test under way: rows are written behind the answers.
+STARTED: list[Listener] = []
 
 
 @pytest.fixture
@@ -56,17 +59,22 @@ def spool(tmp_path: Path) -> Spool:
 @pytest.fixture
 def start(database: Database, spool: Spool) -> Iterator[Start]:
     """Starts listeners on free ports, and stops them after the test."""
-    started: list[Listener] = []
 
     def start_one(**settings: Any) -> Listener:
         listener = Listener(ListenerSettings(host=HOST, port=0, **{"min_free_bytes": 0, **settings}), database, spool)
         listener.start()
-        started.append(listener)
+        STARTED.append(listener)
         return listener
 
     yield start_one
-    for listener in started:
+    for listener in STARTED:
         listener.stop(grace=2)
+    STARTED.clear()
+
+
+def _settle() -> None:
+    for listener in STARTED:
+        assert listener.keeper.settled(20)
 
 
 def _node(listener: Listener, ae_title: str = "WETREAD") -> Node:
@@ -74,15 +82,26 @@ def _node(listener: Listener, ae_title: str = "WETREAD") -> Node:
 
 
 def _send(listener: Listener, ds: Dataset, syntax: str = ExplicitVRLittleEndian) -> int:
-    return send(as_file(copy.deepcopy(ds), syntax), _node(listener), US).status
+    """Send an object; its rows are there when this returns."""
+    try:
+        return send(as_file(copy.deepcopy(ds), syntax), _node(listener), US).status
+    finally:
+        _settle()
+
+
+def _stop(listener: Listener, grace: float = 10) -> None:
+    listener.stop(grace)
+    STARTED.remove(listener)
 
 
 def _instances(database: Database) -> list[tables.Instance]:
+    _settle()
     with database.session() as session:
         return list(session.execute(select(tables.Instance).order_by(tables.Instance.id)).scalars())
 
 
 def _studies(database: Database) -> list[tables.Study]:
+    _settle()
     with database.session() as session:
         return list(session.execute(select(tables.Study).order_by(tables.Study.id)).scalars().unique())
 
@@ -106,7 +125,7 @@ def test_series_sent_by_storescu_is_stored_and_indexed(start: Start, database: D
     assert len(rows) == 170
     assert {row.kind for row in rows} == {InstanceKind.IMAGE}
     for row in rows:
-        file = listener.intake.spool.facts(row.file_key)
+        file = listener.spool.facts(row.file_key)
         assert (file.sha256, file.size) == (row.sha256, row.size)
     (study,) = _studies(database)
     assert (study.modalities, study.source, study.caller, study.hold_reason) == (
@@ -130,7 +149,7 @@ def test_every_object_of_the_test_data_is_stored_byte_for_byte(start: Start, spo
     for path in paths:
         for key in list(spool.object_keys()):
             spool.remove(key)
-        with listener.intake.index.database.session() as session:
+        with listener.index.database.session() as session:
             for table in (tables.AssociationStudy, tables.Instance, tables.Study):
                 session.execute(sqlalchemy.delete(table))
         (outcome,) = send_files([path], _node(listener), US)
@@ -274,11 +293,10 @@ def test_other_demographics_are_a_version_and_hold_the_study(start: Start, datab
 def test_known_identifier_with_another_birth_date_is_held(start: Start, database: Database) -> None:
     """A patient is never merged by guess: the second study gets a provisional patient and is still there to be read."""
     listener = start()
-    _send(listener, image(PatientBirthDate=""))
-    _send(listener, image())  # fills in the birth date
-    _send(listener, image(PatientBirthDate="19710102"))
-    _send(listener, image(PatientSex="M"))
-    _send(listener, image(PatientID=""))
+    # The second one fills in the birth date.
+    others = ({"PatientBirthDate": ""}, {}, {"PatientBirthDate": "19710102"}, {"PatientSex": "M"}, {"PatientID": ""})
+    for attributes in others:
+        _send(listener, image(**attributes))
     one, two, three, four, five = _studies(database)
     assert one.patient_id == two.patient_id
     assert one.patient.birth_date == dt.date(1970, 1, 2)
@@ -293,6 +311,7 @@ def test_issuer_comes_from_the_caller(start: Start, database: Database) -> None:
     listener = start(callers=(Caller("CT1", HOST, "HOSP"), Caller("CT2", HOST, "CLINIC")))
     for ae_title in ("CT1", "CT2"):
         send(as_file(image()), _node(listener), SenderSettings(ae_title=ae_title))
+        _settle()
     one, two = _studies(database)
     assert [study.patient.identifiers[0].issuer for study in (one, two)] == ["HOSP", "CLINIC"]
 
@@ -327,7 +346,7 @@ def test_many_associations_at_once_make_one_study(start: Start, database: Databa
     assert results == [True] * 80
     wait_until(lambda: len(_instances(database)) == 40, what="the index")
     assert len(_studies(database)) == 1
-    assert len(list(listener.intake.spool.object_keys())) == 40
+    assert len(list(listener.spool.object_keys())) == 40
     with database.session() as session:
         assert session.execute(select(func.count()).select_from(tables.Patient)).scalar() == 1
 
@@ -352,6 +371,7 @@ def test_study_is_complete_after_release_and_idle_time(start: Start, database: D
         ds = image(StudyInstanceUID=study_uid)
         as_file(ds)
         assert assoc.send_c_store(ds).Status == 0
+    _settle()
     assert completed(61) == []
     assert completed(3601) == [2]
     assert completed(3601) == []
@@ -390,6 +410,7 @@ def test_lease_is_renewed_while_the_association_is_open(start: Start, database: 
     ds = image()
     as_file(ds)
     assoc.send_c_store(ds)
+    _settle()
 
     def lease() -> tables.AssociationLease:
         with database.session() as session:
@@ -435,10 +456,11 @@ def test_full_disk_is_out_of_resources_and_the_listener_lives_on(
         outcomes = list(send_files(paths, _node(listener), US))
         statuses = [outcome.status for outcome in outcomes]
         assert set(statuses) == {0x0000, 0xA700}
-        keys = list(listener.intake.spool.object_keys())
+        assert listener.keeper.settled(20)
+        keys = list(listener.spool.object_keys())
         assert len(keys) == statuses.count(0x0000) == len(_instances(database))
         assert not list(disk.rglob("*.part"))
-        listener.intake.spool.remove(keys[0])
+        listener.spool.remove(keys[0])
         failed = next(outcome.path for outcome in outcomes if outcome.status == 0xA700)
         assert send(failed, _node(listener), US).status == 0
     finally:
@@ -458,9 +480,9 @@ def test_database_away_during_c_store_and_back(
         connection.exec_driver_sql(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         connection.exec_driver_sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
         try:
-            assert [_send(listener, image()) for _ in range(5)] == [0] * 5
+            assert [send(as_file(image()), _node(listener), US).status for _ in range(5)] == [0] * 5
             with pytest.raises(PeerRefused):
-                _send(listener, image(StudyInstanceUID=None))
+                send(as_file(image(StudyInstanceUID=None)), _node(listener), US)
             assert len(list(spool.object_keys())) == 6
         finally:
             connection.exec_driver_sql(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
@@ -523,7 +545,7 @@ def test_index_is_rebuilt_from_the_files(start: Start, database: Database, spool
     other.PixelData = bytes(48)
     for each in (ds, other, image(), report(StudyInstanceUID=ds.StudyInstanceUID)):
         _send(listener, each)
-    listener.stop()
+    _stop(listener)
 
     def facts() -> list[Any]:
         return [
@@ -537,14 +559,14 @@ def test_index_is_rebuilt_from_the_files(start: Start, database: Database, spool
             session.execute(sqlalchemy.delete(table))
     seen: list[int] = []
     index = Index(database, spool, callers=(Caller("CT1", HOST, "HOSP"),), clock=lambda: dt.datetime.now(dt.UTC))
-    done = index.reindex_all(lambda progress: seen.append(progress.looked_at))
+    done = reindex_all(index, lambda progress: seen.append(progress.looked_at))
     assert (done.looked_at, done.indexed, done.broken, done.missing) == (4, 4, 0, 0)
     assert seen == [4]
     # Files are met in another order than they came in, so which of two conflicting ones is current may change.
     assert [row[:2] + row[3:6] for row in facts()] == [row[:2] + row[3:6] for row in before]
     assert sorted((study.study_uid, study.caller, study.source) for study in _studies(database)) == sorted(studies)
     assert all(study.patient.identifiers[0].issuer == "HOSP" for study in _studies(database))
-    assert index.reindex_all().indexed == 0
+    assert reindex_all(index).indexed == 0
 
 
 def test_rows_without_files_are_counted_and_healed_by_the_sender(
@@ -555,12 +577,12 @@ def test_rows_without_files_are_counted_and_healed_by_the_sender(
     _send(listener, ds)
     (row,) = _instances(database)
     spool.remove(row.file_key)
-    assert listener.intake.index.reconcile().missing == 1
+    assert reconcile(listener.index).missing == 1
     assert _send(listener, ds) == 0
     (healed,) = _instances(database)
     assert (healed.id, healed.standing) == (row.id, Standing.CURRENT)
     assert spool.path(healed.file_key).is_file()
-    assert listener.intake.index.reconcile().missing == 0
+    assert reconcile(listener.index).missing == 0
 
 
 def test_dcmsend_puts_compressed_objects_in(start: Start, database: Database, test_data: Path) -> None:
@@ -585,7 +607,7 @@ def test_stopping_lets_an_open_association_finish(start: Start, database: Databa
     ae = AE(ae_title="CT1")
     ae.add_requested_context(MR_IMAGE, ExplicitVRLittleEndian)
     assoc = ae.associate(HOST, listener.port, ae_title="WETREAD")
-    stopper = threading.Thread(target=listener.stop, args=(10,))
+    stopper = threading.Thread(target=_stop, args=(listener,))
     stopper.start()
     wait_until(lambda: not listens(listener.port), what="the closed port")
     ds = image()

@@ -16,7 +16,8 @@ from pydicom.uid import BasicTextSRStorage, SecondaryCaptureImageStorage, genera
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from dicom_listener.index import Index, Indexing
+from dicom_listener.index import Index
+from dicom_listener.index_batch import Indexing
 from dicom_listener.intake import Intake
 from dicom_listener.orthanc import OrthancNode, UploadOutcome, changes_since, upload
 from dicom_listener.orthanc_follower import Follower
@@ -27,7 +28,7 @@ from fhir_records.database import Database
 from fhir_records.errors import DatabaseUnavailable, OutOfSpace, PeerRefused, PeerUnavailable
 from fhir_records.model import InstanceKind, ResultStatus
 from fhir_records.store import orthanc as cursors
-from fhir_records.store.arrivals import FrozenRevision
+from fhir_records.store.completeness import FrozenRevision
 from tests.peers import OrthancPeer, orthanc_server, storescp_server, storescu, wait_until
 
 NAME = "archive"

@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shlex
+import ssl
 import tomllib
 import types
 import typing
@@ -28,7 +29,7 @@ from starlette.routing import Route as HttpRoute
 
 from deploy import settings, wiring, work
 from deploy.cli import app, roles
-from dicom_listener import handlers, received
+from dicom_listener import admission, dimse, received, tls, turned_away
 from dicom_listener.association import Listener
 from dicom_listener.settings import ListenerSettings, SenderSettings
 from dicom_listener.spool import Spool
@@ -71,20 +72,42 @@ def id_of(path: Path) -> str:
 
 
 def sections() -> dict[str, type[BaseModel]]:
-    """The settings' sections by their heading: `[site]`, `[[caller]]`."""
+    """The settings' sections by their heading: `[site]`, `[dicom.tls]`, `[[caller]]`."""
     found = {}
     for name, field in settings.File.model_fields.items():
         many = typing.get_origin(field.annotation) is tuple
         model = typing.get_args(field.annotation)[0] if many else field.annotation
         assert isinstance(model, type)
         found[f"`[[{name}]]`" if many else f"`[{name}]`"] = model
+        for key, inner in model.model_fields.items():
+            if is_section(inner.annotation):
+                found[f"`[{name}.{key}]`"] = without_none(inner.annotation)
     return found
+
+
+def keys(model: type[BaseModel]) -> dict[str, Any]:
+    """The keys of a section that are no sections themselves."""
+    return {name: field for name, field in model.model_fields.items() if not is_section(field.annotation)}
+
+
+def without_none(annotation: Any) -> Any:
+    """What a key is where it is given."""
+    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
+        return next(kind for kind in typing.get_args(annotation) if kind is not type(None))
+    return annotation
+
+
+def is_section(annotation: Any) -> bool:
+    """Whether a key is a section within its section."""
+    kind = without_none(annotation)
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 def type_words(annotation: Any) -> str:
     """The type of a key, as the documentation says it."""
-    if isinstance(annotation, types.UnionType):
-        annotation = next(kind for kind in typing.get_args(annotation) if kind is not type(None))
+    annotation = without_none(annotation)
+    if typing.get_origin(annotation) is typing.Annotated:
+        annotation = typing.get_args(annotation)[0]
     if typing.get_origin(annotation) is tuple:
         (kind, _) = typing.get_args(annotation)
         words = [f"`{word}`" for word in typing.get_args(kind)]
@@ -94,7 +117,8 @@ def type_words(annotation: Any) -> str:
     elif isinstance(annotation, type) and issubclass(annotation, StrEnum):
         words = [f"`{word.value}`" for word in annotation]
     else:
-        return {str: "text", int: "whole number", float: "number", bool: "true or false"}[annotation]
+        words_of = {str: "text", int: "whole number", float: "number", bool: "true or false", Path: "path"}
+        return words_of[annotation]
     return f"{', '.join(words[:-1])} or {words[-1]}"
 
 
@@ -116,7 +140,7 @@ def default_words(field: Any) -> str:
 def test_every_key_of_the_configuration_is_documented(heading: str) -> None:
     """Each section's table has the keys, types and defaults that the settings have, in their order."""
     documented = [(plain(row[0]), row[1], row[2]) for row in table(section(read("configuration.md"), heading), "key")]
-    fields = sections()[heading].model_fields
+    fields = keys(sections()[heading])
     assert documented == [(name, type_words(field.annotation), default_words(field)) for name, field in fields.items()]
 
 
@@ -202,9 +226,9 @@ def test_the_example_has_every_key_and_is_valid(tmp_path: Path) -> None:
     shown = tomllib.loads(text)
     for heading, model in sections().items():
         name = heading.strip("`[]")
-        entries = whole[name] if isinstance(whole[name], list) else [whole[name]]
-        assert set().union(*entries) == set(model.model_fields), heading
-        for key, field in model.model_fields.items():
+        entries = _entries(whole, name)
+        assert set().union(*entries) - {"tls"} == set(keys(model)) - {"tls"}, heading
+        for key, field in keys(model).items():
             commented = not any(key in entry for entry in _entries(shown, name))
             if commented and field.default is not None:
                 expected = list(field.default) if isinstance(field.default, tuple) else field.default
@@ -212,7 +236,9 @@ def test_the_example_has_every_key_and_is_valid(tmp_path: Path) -> None:
 
 
 def _entries(document: dict[str, Any], name: str) -> list[dict[str, Any]]:
-    found = document.get(name, {})
+    found: Any = document
+    for part in name.split("."):
+        found = found.get(part, {})
     return found if isinstance(found, list) else [found]
 
 
@@ -285,7 +311,14 @@ def test_every_command_line_in_the_docs_is_one_of_ours() -> None:
 def test_statuses_of_c_store() -> None:
     """The table has every status that a C-STORE is answered with, and no other."""
     documented = {int(plain(row[0]), 16) for row in table(section(read("conformance.md"), "C-STORE"), "status")}
-    assert documented == {*handlers.STATUSES.values(), handlers.PROCESSING_FAILURE}
+    assert documented == {
+        dimse.SUCCESS,
+        dimse.OUT_OF_RESOURCES,
+        dimse.DOES_NOT_MATCH_SOP_CLASS,
+        dimse.CANNOT_UNDERSTAND,
+        dimse.PROCESSING_FAILURE,
+        dimse.SOP_CLASS_NOT_SUPPORTED,
+    }
 
 
 def test_limits_of_associations() -> None:
@@ -296,6 +329,11 @@ def test_limits_of_associations() -> None:
         f"| AE title | configured, `{listener.ae_title}` |",
         f"| Largest PDU asked for | {listener.max_pdu} bytes |",
         f"| Associations at once | configured, {listener.max_associations} |",
+        f"| Associations at once, of one address | configured, {listener.max_associations_per_caller} |",
+        f"| Connections a minute, of one address | configured, {listener.max_connections_per_minute} |",
+        f"| Largest data set | configured, {listener.max_object_bytes // 2**20} MiB |",
+        f"| Slowest data set | configured, {listener.min_bytes_per_second} bytes/s, over "
+        f"{listener.dimse_timeout:g} s |",
         f"| Negotiation and release must take no longer than | {listener.acse_timeout:g} s |",
         f"| One DIMSE message must take no longer than | {listener.dimse_timeout:g} s |",
         f"| Silence after which an association is aborted | {listener.network_timeout:g} s |",
@@ -307,6 +345,35 @@ def test_limits_of_associations() -> None:
         f"port {settings.Dicom().port} unless configured. HTTP/1.1: port {settings.Http().port}",
     ):
         assert words in text
+
+
+def test_rejections_are_documented() -> None:
+    """The table has each result, source and reason that an association is rejected with, and no other."""
+    rows = table(section(read("conformance.md"), "Association policies"), "an association is rejected")
+    documented = {tuple(int(cell.split()[0]) for cell in row[1:]) for row in rows}
+    given = {
+        admission._CALLED_AE_TITLE_NOT_RECOGNIZED,
+        admission._CALLING_AE_TITLE_NOT_RECOGNIZED,
+        admission._TEMPORARY_CONGESTION,
+        admission._LOCAL_LIMIT_EXCEEDED,
+    }
+    assert documented == given
+
+
+def test_tls_is_documented() -> None:
+    """The cipher suites and the port are those in use, and a flood of rejections is told as it says."""
+    text, guide = read("conformance.md"), read("security.md")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_ciphers(tls.CIPHERS)
+    suites = [suite for suite in context.get_ciphers() if suite["protocol"] == "TLSv1.2"]
+    row = next(row for row in table(section(text, "8 Security"), "PS3.15") if row[0].startswith("cipher"))
+    assert len(row[1].split(", ")) == len(suites) == 4
+    for suite in suites:
+        exchange, signature, kind, bits, mode, digest = suite["name"].replace("AES", "AES-").split("-")
+        assert f"`TLS_{exchange}_{signature}_WITH_{kind}_{bits}_{mode}_{digest}`" in row[1]
+    assert f"{settings.DicomTls.model_fields['port'].default} unless configured" in text
+    assert f"the first {turned_away.SINGLY} within a minute" in guide
+    assert f"{admission.CONNECTIONS_PER_ASSOCIATION} for each association" in guide
 
 
 def test_presentation_contexts_that_are_accepted(tmp_path: Path) -> None:

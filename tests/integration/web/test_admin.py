@@ -163,3 +163,14 @@ def test_a_failure_of_ours_shows_a_reference_and_nothing_else(
     assert answer.status_code == 500
     assert "Doe" not in answer.text and "RuntimeError" not in answer.text
     assert re.search(r"<code>[0-9a-f]{8}</code>", answer.text)
+
+
+def test_missing_files_are_shown(enter: Enter, database: Database) -> None:
+    """An object whose file is gone is named, with the study it belongs to."""
+    with database.session() as session:
+        study = seed.read_study(session, 1)
+        row = session.scalars(select(tables.Instance).where(tables.Instance.study_id == study.study_id).limit(1)).one()
+        row.missing_since = row.received_at
+        sop_uid = row.sop_uid
+    text = enter(Role.ADMIN).get("/admin").text
+    assert "missing files" in text and sop_uid in text

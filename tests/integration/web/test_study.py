@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from sqlalchemy import select
+from sqlalchemy import delete, select, update
 
 from fhir_records import jobs, tables
 from fhir_records.database import Database
@@ -100,3 +100,34 @@ def test_a_refused_delivery_is_tried_again(enter: Enter, database: Database) -> 
     client.post(f"{path}/deliveries/{study.delivery_id}/retry", data={"csrf_token": csrf(client)})
     with database.session() as session:
         assert session.get_one(tables.Delivery, study.delivery_id).state is DeliveryState.WAITING
+
+
+def test_a_study_that_is_arriving_is_read_now(enter: Enter, database: Database) -> None:
+    """The button makes a revision of what is there and asks for its routing; a clinician has no such button."""
+    with database.session() as session:
+        study = seed.add_study(session, 1)
+        study.open_since = study.last_arrival_at
+        study.revision = 0
+        session.execute(delete(tables.RevisionInstance))
+        session.execute(delete(tables.Revision))
+        path = f"/studies/{study.study_uid}"
+    clinician = enter(Role.CLINICIAN)
+    assert "Read it now" not in clinician.get(path).text
+    assert clinician.post(f"{path}/read-now", data={"csrf_token": csrf(clinician)}).status_code == 403
+    client = enter()
+    assert "Read it now" in client.get(path).text
+    assert client.post(f"{path}/read-now", data={"csrf_token": csrf(client)}).status_code == 303
+    with database.session() as session:
+        revision = session.scalars(select(tables.Revision)).one()
+        queued = jobs.queue_depths(session)
+    assert (revision.number, revision.reason) == (1, "a person asked for it to be read now")
+    assert queued == {("steps", "todo"): 1}
+    assert "Read it now" not in client.get(path).text
+
+
+def test_a_study_of_which_less_came_than_was_expected_says_so(enter: Enter, database: Database) -> None:
+    """The page names how much is there, of how much."""
+    with database.session() as session:
+        study = seed.read_study(session, 1)
+        session.execute(update(tables.Revision).values(arrived=118, expected=120))
+    assert "118 of 120 expected objects" in enter().get(f"/studies/{study.study_uid}").text

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from deploy.settings import load, parse_routes
+from deploy.wiring import listener_settings
+from dicom_listener.settings import ClientTls, ListenerSettings, TlsSettings
 from fhir_records.errors import SettingsError
 
 EXAMPLE = """
@@ -143,3 +146,97 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     """A file that was asked for and is not there stops the start."""
     with pytest.raises(SettingsError, match=r"nowhere\.toml"):
         load(tmp_path / "nowhere.toml", {"WETREAD_HOME": str(tmp_path)})
+
+
+LISTENER = """
+[dicom]
+processes = 3
+max_associations_per_caller = 7
+max_object_mb = 100
+acse_timeout_seconds = 5
+
+[dicom.tls]
+certificate = "tls/wetread.pem"
+key = "/etc/ssl/wetread.key"
+client_ca = "tls/callers.pem"
+
+[[caller]]
+ae_title = "CT1"
+host = "ct1.example"
+certificate_sha256 = "AB:CD:EF:01:23:45:67:89:AB:CD:EF:01:23:45:67:89:AB:CD:EF:01:23:45:67:89:AB:CD:EF:01:23:45:67:89"
+study_idle_seconds = 5
+expected_numbers = true
+ask = "pacs"
+
+[[destination]]
+name = "pacs"
+ae_title = "ORTHANC"
+host = "pacs.example"
+port = 2762
+tls = true
+tls_ca = "tls/pacs.pem"
+"""
+
+
+def test_what_the_listener_is_told_reaches_it(tmp_path: Path) -> None:
+    """Limits, times, TLS files and callers' particulars arrive in the listener's own settings, paths made whole."""
+    told = listener_settings(load(write(tmp_path, LISTENER), {"WETREAD_HOME": str(tmp_path / "home")}))
+    assert (told.processes, told.max_associations_per_caller, told.max_object_bytes) == (3, 7, 100 * 2**20)
+    assert (told.acse_timeout, told.dimse_timeout) == (5, 60)
+    assert told.tls == TlsSettings(
+        tmp_path / "tls" / "wetread.pem", Path("/etc/ssl/wetread.key"), client_ca=tmp_path / "tls" / "callers.pem"
+    )
+    (caller,) = told.callers
+    assert caller.certificate_sha256 == "abcdef0123456789" * 4
+    assert (caller.study_idle_seconds, caller.study_max_seconds, caller.expected_numbers) == (5, None, True)
+    assert caller.ask is not None
+    assert caller.ask.tls == ClientTls(ca=tmp_path / "tls" / "pacs.pem")
+
+
+def test_the_defaults_are_those_of_the_listener(tmp_path: Path) -> None:
+    """What nobody configured is what the listener itself takes for granted, but for the spool's watermark."""
+    told = listener_settings(load(None, {"WETREAD_HOME": str(tmp_path)}))
+    assert replace(told, min_free_bytes=0) == ListenerSettings(min_free_bytes=0)
+
+
+def test_a_section_within_a_section_can_be_given_by_the_environment(tmp_path: Path) -> None:
+    """`WETREAD_DICOM__TLS__KEY` wins over the file, and what names no setting there is refused."""
+    environ = {"WETREAD_HOME": str(tmp_path), "WETREAD_DICOM__TLS__PORT": "2000"}
+    tls = load(write(tmp_path, LISTENER), environ).file.dicom.tls
+    assert tls is not None
+    assert tls.port == 2000
+    for name in ("WETREAD_DICOM__TLS", "WETREAD_DICOM__TLS__NONE", "WETREAD_DICOM__PORT__X", "WETREAD_CALLER__HOST"):
+        with pytest.raises(SettingsError, match=f"{name} names no setting"):
+            load(None, {"WETREAD_HOME": str(tmp_path), name: "1"})
+
+
+TLS_OF_THE_SERVER = '[dicom.tls]\ncertificate = "a"\nkey = "b"\n'
+CALLER = '[[caller]]\nae_title = "CT1"\nhost = "10.0.0.5"\n'
+DESTINATION = '[[destination]]\nname = "pacs"\nae_title = "P"\nhost = "h"\nport = 104\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('[[caller]]\nae_title = "CT1"\nhost = "10.0.0.0/33"\n', "a network such as"),
+        ('[[caller]]\nae_title = "CT1"\nhost = "10.0.0.256"\n', "an address"),
+        ('[[caller]]\nae_title = "CT1"\nhost = "ct 1"\n', "a host name"),
+        (f'{CALLER}certificate_sha256 = "12:34"\n', "64 hexadecimal digits"),
+        (f'{CALLER}certificate_sha256 = "{"a" * 64}"\n', "needs [dicom.tls] with a client_ca"),
+        (f'{TLS_OF_THE_SERVER}{CALLER}certificate_sha256 = "{"a" * 64}"\n', "needs [dicom.tls] with a client_ca"),
+        (f"{CALLER}study_idle_seconds = 7200\n", "study_max_seconds must not be less"),
+        (f"{CALLER}study_max_seconds = 5\n", "study_max_seconds must not be less"),
+        (f'{CALLER}ask = "pax"\n{DESTINATION}', "configured as [[destination]] are: pacs"),
+        (f"{TLS_OF_THE_SERVER}port = 11112\n", "dicom.tls.port must differ"),
+        ("[dicom.tls]\nport = 2762\n", "certificate"),
+        (f'{DESTINATION}tls_ca = "a"\n', "need tls = true"),
+        (f'{DESTINATION}tls = true\ntls_key = "a"\n', "needs the tls_certificate"),
+        ("[dicom]\nmax_associations = 0\n", "max_associations"),
+        ("[dicom]\nacse_timeout_seconds = 0\n", "acse_timeout_seconds"),
+    ],
+)
+def test_what_does_not_fit_is_named(tmp_path: Path, text: str, words: str) -> None:
+    """Settings of the listener that contradict each other, or say nothing that can be, stop the start with a reason."""
+    with pytest.raises(SettingsError) as caught:
+        load(write(tmp_path, text), {"WETREAD_HOME": str(tmp_path)})
+    assert words in str(caught.value)

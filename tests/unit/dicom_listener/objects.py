@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import io
+import zlib
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
 from dicom_listener.received import Received, split_file
+from dicom_listener.transfer_syntaxes import transfer_syntax
 
 MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
 BASIC_TEXT_SR = "1.2.840.10008.5.1.4.1.1.88.11"
@@ -73,8 +75,11 @@ def encoded(ds: Dataset, transfer_syntax_uid: str = ExplicitVRLittleEndian) -> b
 
 
 def with_transfer_syntax(content: bytes, transfer_syntax_uid: str) -> bytes:
-    """A file of `as_file` that names another transfer syntax; its data set stays as it is."""
+    """A file of `as_file` that names another transfer syntax; its data set is deflated where that is so, or stays."""
     meta, data_set = split_file(content)
+    if transfer_syntax(transfer_syntax_uid).is_deflated:
+        deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+        data_set = memoryview(deflater.compress(data_set) + deflater.flush())
     meta.TransferSyntaxUID = UID(transfer_syntax_uid)
     buffer = DicomBytesIO()
     write_file_meta_info(buffer, meta)

@@ -7,7 +7,7 @@ import datetime as dt
 import pytest
 
 from dicom_listener.arrivals import CompletionRules, judge
-from fhir_records.store.arrivals import OpenStudy
+from fhir_records.store.completeness import OpenStudy
 
 NOW = dt.datetime(2026, 11, 20, 12, 0, tzinfo=dt.UTC)
 RULES = CompletionRules(idle_seconds=60, max_seconds=3600)

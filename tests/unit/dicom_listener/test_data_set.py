@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 import zlib
 
 import pytest
@@ -13,6 +14,7 @@ from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    RLELossless,
 )
 
 from dicom_listener import data_set
@@ -81,14 +83,54 @@ def test_bottomless_nesting_is_refused() -> None:
         list(elements((sequence + item) * 5000, encoding_of(ExplicitVRLittleEndian)))
 
 
-def test_deflated_data_set_is_inflated_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A deflated data set is inflated; one that is cut off, broken or too large is refused."""
+def deflated(plain: bytes) -> bytes:
     deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-    packed = deflater.compress(bytes(100_000)) + deflater.flush()
-    assert inflated(packed, DeflatedExplicitVRLittleEndian) == bytes(100_000)
-    for broken in (packed[:-5], b"\xff" * 50):
+    return deflater.compress(plain) + deflater.flush()
+
+
+DEFLATED = (DeflatedExplicitVRLittleEndian, "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205")
+
+
+@pytest.mark.parametrize("syntax", DEFLATED)
+def test_deflated_data_set_is_inflated_within_bounds(monkeypatch: pytest.MonkeyPatch, syntax: str) -> None:
+    """A deflated data set is inflated; one that is cut off, broken or too large is refused."""
+    packed = deflated(bytes(100_000))
+    assert inflated(packed, syntax) == bytes(100_000)
+    assert inflated(packed + b"\0", syntax) == bytes(100_000)  # the pad byte
+    for broken in (packed[:-5], b"\xff" * 50, b""):
         with pytest.raises(ObjectNotStorable):
-            inflated(broken, DeflatedExplicitVRLittleEndian)
+            inflated(broken, syntax)
     monkeypatch.setattr(data_set, "MAX_INFLATED_BYTES", 99_999)
     with pytest.raises(ObjectNotStorable, match="too large"):
-        inflated(packed, DeflatedExplicitVRLittleEndian)
+        inflated(packed, syntax)
+
+
+def test_what_is_not_deflated_stays_as_it_is() -> None:
+    """Every other transfer syntax's data set is handed back, the very object."""
+    for syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian, "1.2.840.10008.1.2.4.94", RLELossless, ""):
+        assert inflated(NESTED, syntax) is NESTED
+
+
+def test_a_bomb_goes_off_in_small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What inflates to more than a hundred times its size is refused early, without ever being held in memory."""
+    monkeypatch.setattr(data_set, "FREE_INFLATED_BYTES", 3 << 20)
+    bomb = deflated(bytes(1 << 27))
+    given = []
+    tracemalloc.start()
+    try:
+        with pytest.raises(ObjectNotStorable, match="too large"):
+            for piece in data_set.inflating(bomb):
+                given.append(len(piece))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert max(given) <= 1 << 20
+    assert sum(given) <= 100 * len(bomb)
+    assert peak < 8 << 20
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.binary(max_size=3000), st.integers(0, 400))
+def test_inflating_gives_back_what_was_deflated(plain: bytes, times: int) -> None:
+    """The pieces together are the data set, whatever its size and however well it was packed."""
+    assert b"".join(data_set.inflating(deflated(plain * times))) == plain * times

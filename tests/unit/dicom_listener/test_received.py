@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,17 @@ def test_what_is_no_dicom_file_is_refused(content: bytes) -> None:
     """A file without whole file meta information is no object."""
     with pytest.raises(ObjectNotStorable):
         split_file(content)
+
+
+def test_broken_file_meta_information_is_named() -> None:
+    """Cut off anywhere, or with a value that cannot be decoded, it is refused in words, or read without that value."""
+    whole = file_header(received(image()))
+    for end in range(len(whole)):
+        with pytest.raises(ObjectNotStorable):
+            split_file(whole[:end])
+    for place in range(132, len(whole)):
+        broken = bytearray(whole)
+        broken[place] ^= 0x13
+        with suppress(ObjectNotStorable):
+            meta, _ = split_file(bytes(broken))
+            assert len(list(meta)) == len(meta)

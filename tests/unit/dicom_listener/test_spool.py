@@ -7,7 +7,7 @@ import errno
 import hashlib
 import json
 import os
-import time
+import shutil
 from pathlib import Path
 
 import pytest
@@ -33,20 +33,25 @@ def test_file_and_folder_are_fsynced_before_the_name_counts(tmp_path: Path, monk
     spool = Spool(tmp_path)
     spool.store([b"x"], RECEIVED_AT)  # its folders are there from now on, or nearly all
     done: list[str] = []
-    fsync, rename = os.fsync, Path.rename
+    fsync, fdatasync, rename = os.fsync, os.fdatasync, os.rename
 
     def watched_fsync(descriptor: int) -> None:
-        done.append("folder" if Path(f"/proc/self/fd/{descriptor}").is_dir() else "file")
+        done.append(f"sync {Path(f'/proc/self/fd/{descriptor}').readlink().relative_to(tmp_path)}")
         fsync(descriptor)
 
-    def watched_rename(path: Path, target: Path) -> Path:
+    def watched_fdatasync(descriptor: int) -> None:
+        done.append("sync file")
+        fdatasync(descriptor)
+
+    def watched_rename(path: str, target: Path) -> None:
         done.append("rename")
-        return rename(path, target)
+        rename(path, target)
 
     monkeypatch.setattr(os, "fsync", watched_fsync)
-    monkeypatch.setattr(Path, "rename", watched_rename)
+    monkeypatch.setattr(os, "fdatasync", watched_fdatasync)
+    monkeypatch.setattr(os, "rename", watched_rename)
     spool.store([b"y"], RECEIVED_AT)
-    assert done[-3:] == ["file", "rename", "folder"]
+    assert done == ["sync file", "rename", "sync objects/2026-11-20/12"]
 
 
 def test_watermark_is_looked_at_before_writing(tmp_path: Path) -> None:
@@ -68,7 +73,7 @@ def test_disk_that_fills_while_writing_leaves_nothing(tmp_path: Path, monkeypatc
     spool = Spool(tmp_path)
     spool.prepare()
     (tmp_path / "objects" / "2026-11-20").mkdir()
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "fdatasync", full)
     with pytest.raises(OutOfSpace):
         spool.store([b"x"], RECEIVED_AT)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -102,16 +107,36 @@ def test_key_cannot_lead_out_of_the_spool(tmp_path: Path) -> None:
 
 
 def test_orphans_are_removed_and_files_being_written_are_not(tmp_path: Path) -> None:
-    """Half-written files are removed once they are too old to be another listener's."""
+    """Half-written files that nobody holds are removed whatever their age; one that is held can still be kept."""
     spool = Spool(tmp_path)
     spool.prepare()
-    old, young = tmp_path / "objects" / "a.dcm.part", tmp_path / "objects" / "b.dcm.part"
-    for part in (old, young):
-        part.write_bytes(b"x")
-    os.utime(old, (time.time() - 7200,) * 2)
+    orphan = tmp_path / "incoming" / "a.part"
+    orphan.write_bytes(b"x")
+    draft = spool.draft()
+    draft.write(b"head", b"body")
     assert spool.prepare() == 1
-    assert not old.exists()
-    assert young.exists()
+    assert not orphan.exists()
+    assert spool.path(spool.keep(draft, RECEIVED_AT)).read_bytes() == b"headbody"
+    assert list((tmp_path / "incoming").iterdir()) == []
+    assert spool.prepare() == 0
+
+
+def test_draft_that_is_discarded_leaves_nothing(tmp_path: Path) -> None:
+    """What is not kept is gone, also when it is discarded twice."""
+    draft = Spool(tmp_path).draft()
+    draft.write(b"x")
+    draft.discard()
+    draft.discard()
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_folder_that_was_removed_is_made_again(tmp_path: Path) -> None:
+    """Whoever empties the spool under a running listener does not stop it."""
+    spool = Spool(tmp_path)
+    first = spool.store([b"1"], RECEIVED_AT)
+    shutil.rmtree(spool.path(first.key).parent)
+    second = spool.store([b"2"], RECEIVED_AT)
+    assert spool.path(second.key).read_bytes() == b"2"
 
 
 def test_removing_twice_is_no_error(tmp_path: Path) -> None:

@@ -1,0 +1,138 @@
+"""What is looked at in an object while it streams to its file: that it is whole, and the one that was announced."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from dicom_listener.data_set import (
+    FREE_INFLATED_BYTES,
+    MAX_INFLATED_BYTES,
+    MAX_INFLATION,
+    encoding_of,
+)
+from dicom_listener.description import check_pixel_length, is_uid
+from dicom_listener.header_text import HeaderText
+from dicom_listener.transfer_syntaxes import transfer_syntax
+from dicom_listener.walking import Walker
+from fhir_records.errors import ObjectNotStorable
+
+_UIDS: Final = {
+    0x00080016: "SOPClassUID",
+    0x00080018: "SOPInstanceUID",
+    0x0020000D: "StudyInstanceUID",
+    0x0020000E: "SeriesInstanceUID",
+}
+# Of pixels, whose length they tell (PS3.3 section C.7.6.3).
+_NUMBERS: Final = {
+    0x00280002: "SamplesPerPixel",
+    0x00280010: "Rows",
+    0x00280011: "Columns",
+    0x00280100: "BitsAllocated",
+}
+_TEXTS: Final = {0x00280004: "PhotometricInterpretation", 0x00280008: "NumberOfFrames"}
+_WANTED: Final = frozenset({*_UIDS, *_NUMBERS, *_TEXTS})
+_PIECE: Final = 1 << 20  # bytes inflated at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """What a C-STORE request says of its data set (PS3.4 section B.2.3); "" where it says nothing."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+
+
+class Examination:
+    """Looks at a data set that comes in pieces.
+
+    Args:
+        transfer_syntax_uid: of the data set.
+    """
+
+    def __init__(self, transfer_syntax_uid: str) -> None:
+        encoding = encoding_of(transfer_syntax_uid)
+        self._little_endian = encoding.little_endian
+        self._walker = Walker(encoding, _WANTED)
+        self._uids: dict[int, str] = {}
+        self._inflater = _Inflater() if transfer_syntax(transfer_syntax_uid).is_deflated else None
+
+    def feed(self, piece: bytes | memoryview) -> None:
+        """Take the next piece.
+
+        Raises:
+            ObjectNotStorable: it is no data set; nothing more need be fed.
+        """
+        if self._inflater is None:
+            self._walker.feed(piece)
+            return
+        for plain in self._inflater.inflate(piece):
+            self._walker.feed(plain)
+
+    def finish(self) -> None:
+        """See that the data set is whole, and has what storage needs.
+
+        Raises:
+            ObjectNotStorable: it is not, or has not; the message says what is wrong.
+        """
+        if self._inflater is not None:
+            self._inflater.finish()
+        self._walker.finish()
+        for tag, name in _UIDS.items():
+            uid = self._uids[tag] = self._text(tag)
+            if not is_uid(uid):
+                raise ObjectNotStorable(f"{name} is missing or not a UID")
+        pixels = self._walker.pixels
+        if pixels is not None and not pixels.undefined_length:
+            values = {name: self._text(tag) for tag, name in _TEXTS.items()}
+            values |= {name: self._number(tag) for tag, name in _NUMBERS.items()}
+            check_pixel_length(HeaderText(values, (), pixels), pixels)
+
+    def mismatch(self, announced: Announced) -> str:
+        """Which UID of the data set, after `finish`, is not the one that was announced; "" where all are."""
+        for tag, uid in ((0x00080018, announced.sop_instance_uid), (0x00080016, announced.sop_class_uid)):
+            if uid and self._uids[tag] != uid:
+                return f"{_UIDS[tag]} differs from the request's"
+        return ""
+
+    def _text(self, tag: int) -> str:
+        value = self._walker.values.get(tag)
+        return value.content.rstrip(b"\0 ").decode("ascii", "replace").strip() if value else ""
+
+    def _number(self, tag: int) -> str:
+        value = self._walker.values.get(tag)
+        # Whatever else it may be is left to whoever decodes the whole header.
+        if value is None or value.vr not in (b"", b"US") or len(value.content) != 2:
+            return ""
+        return str(int.from_bytes(value.content, "little" if self._little_endian else "big"))
+
+
+class _Inflater:
+    """A deflated data set (PS3.5 section A.5) inflated as it comes, within the limits of `data_set`."""
+
+    def __init__(self) -> None:
+        self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        self._taken = self._given = 0
+
+    def inflate(self, piece: bytes | memoryview) -> Iterator[bytes]:
+        """What comes out of the next piece, 1 MiB at a time."""
+        self._taken += len(piece)
+        most = min(MAX_INFLATED_BYTES, max(FREE_INFLATED_BYTES, self._taken * MAX_INFLATION))
+        waiting: bytes | memoryview = piece
+        while len(waiting) and not self._inflater.eof:
+            try:
+                plain = self._inflater.decompress(waiting, _PIECE)
+            except zlib.error as error:
+                raise ObjectNotStorable("the deflated data set is broken") from error
+            waiting = self._inflater.unconsumed_tail
+            self._given += len(plain)
+            if self._given > most:
+                raise ObjectNotStorable("the deflated data set is too large")
+            yield plain
+
+    def finish(self) -> None:
+        """See that it ended."""
+        if not self._inflater.eof:
+            raise ObjectNotStorable("the data set ends early")

@@ -1,0 +1,1 @@
+"""Everything dies while scans come in, and nothing that was acknowledged is lost: ``python -m tests.chaos``."""

@@ -1,0 +1,1 @@
+"""Fuzzing of what strangers send: PDUs, command sets, data sets. ``python -m tests.fuzz --help``."""

@@ -1,0 +1,143 @@
+"""The long run: ``python -m tests.fuzz --seconds 600``. Exit status 1 where a fault was found; its bytes are kept."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+from dicom_listener.library import prepare_library
+from tests.fuzz import seeds, wire
+from tests.fuzz.mutations import mutated
+from tests.fuzz.targets import CASE_S, TARGETS, time_limit
+
+WIRE = "wire"
+# Of the time, for talking to a listener: there cases are slow, and there the peers are.
+WIRE_SHARE = 0.4
+
+
+def main() -> int:
+    """Run every target, or the one that is named."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60, help="in all")
+    parser.add_argument("--target", choices=[*TARGETS, WIRE], help="this one alone")
+    parser.add_argument("--engine", choices=("atheris", "random"), help="default: atheris where it is installed")
+    parser.add_argument("--seed", type=int, default=int(time.time()), help="of what is random")
+    parser.add_argument("--found", type=Path, default=Path("fuzz-found"), help="where the bytes of faults are kept")
+    parser.add_argument("--write-corpus", action="store_true", help="write the well-formed messages, and end")
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)  # the process that atheris ends
+    options = parser.parse_args()
+    if options.write_corpus:
+        print(f"{seeds.write_corpus()} files")
+        return 0
+    has_atheris = importlib.util.find_spec("atheris") is not None
+    engine = options.engine or ("atheris" if has_atheris else "random")
+    if options.inside:
+        _atheris(options.target, options.seconds, options.found)
+    names = [options.target] if options.target else [*TARGETS, WIRE]
+    print(f"engine {engine}, seed {options.seed}", flush=True)
+    faults = 0
+    for name in names:
+        share = 1.0 if options.target else WIRE_SHARE if name == WIRE else (1 - WIRE_SHARE) / len(TARGETS)
+        seconds = options.seconds * share
+        if name == WIRE:
+            faults += _on_the_wire(seconds, options.seed, options.found)
+        elif engine == "atheris":
+            faults += _under_atheris(name, seconds, options.found)
+        else:
+            faults += _at_random(name, seconds, options.seed, options.found)
+    return 1 if faults else 0
+
+
+def _pool(name: str) -> list[bytes]:
+    return [content for kind in TARGETS[name][1] for content in seeds.corpus(kind).values()]
+
+
+def _at_random(name: str, seconds: float, seed: int, found: Path) -> int:
+    prepare_library()
+    target, pool, rng = TARGETS[name][0], _pool(name), random.Random(seed)
+    places: dict[str, str] = {}
+    cases, deadline = 0, time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        case = mutated(rng.choice(pool), pool, rng)
+        cases += 1
+        try:
+            with time_limit():
+                target(case)
+        except Exception as error:  # boundary: whatever comes out of a target is a fault to be told
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            place = f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}"
+            if place not in places:
+                places[place] = _keep(found, name, case)
+    print(f"{name:12} {cases:9} cases  {len(places)} faults", flush=True)
+    for place, path in places.items():
+        print(f"    {place}: {path}")
+    return len(places)
+
+
+def _keep(found: Path, name: str, case: bytes) -> str:
+    found.mkdir(parents=True, exist_ok=True)
+    path = found / f"{name}-{time.time_ns()}.bin"
+    path.write_bytes(case)
+    return str(path)
+
+
+def _under_atheris(name: str, seconds: float, found: Path) -> int:
+    """In a process of its own, for atheris ends the one that it runs in."""
+    found.mkdir(parents=True, exist_ok=True)
+    known = set(found.iterdir())
+    command = [sys.executable, "-m", "tests.fuzz", "--inside", "--target", name, "--seconds", f"{seconds:g}"]
+    done = subprocess.run(
+        [*command, "--found", str(found)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    cases = [int(number) for number in re.findall(r"^(?:Done |#)(\d+)", done.stdout, re.MULTILINE)]
+    kept = sorted(set(found.iterdir()) - known)
+    failed = done.returncode != 0
+    print(f"{name:12} {max(cases, default=0):9} cases  {'a fault' if failed else '0 faults'}", flush=True)
+    if failed:
+        print(done.stdout[-3000:], *kept, sep="\n")
+    return int(failed)
+
+
+def _atheris(name: str, seconds: float, found: Path) -> None:
+    import atheris
+
+    with atheris.instrument_imports(include=["dicom_listener", "pydicom"]):
+        for module in [one for one in sys.modules if one.startswith(("dicom_listener", "tests.fuzz.targets"))]:
+            del sys.modules[module]
+        from tests.fuzz.targets import TARGETS as INSTRUMENTED
+    prepare_library()
+    limits = [f"-max_total_time={max(1, round(seconds))}", f"-timeout={CASE_S}", "-rss_limit_mb=2048"]
+    with tempfile.TemporaryDirectory() as grown:
+        folders = [grown, *(str(seeds.CORPUS / kind) for kind in INSTRUMENTED[name][1])]
+        atheris.Setup([sys.argv[0], *limits, f"-artifact_prefix={found}/{name}-", *folders], INSTRUMENTED[name][0])
+        atheris.Fuzz()
+
+
+def _on_the_wire(seconds: float, seed: int, found: Path) -> int:
+    with tempfile.TemporaryDirectory() as folder, wire.victim(Path(folder)) as there:
+        storm = wire.Storm(there, seed)
+        try:
+            before = wire.warmed(there)
+            storm.run(seconds=seconds)
+            wire.echo(there)
+            after = wire.check_rest(there, before)
+            wire.check_folder(there)
+            print(f"    before {before}, after {after}; slowest case {storm.slowest_s:.1f} s")
+        except wire.Fault as fault:
+            storm.faults.append(str(fault))
+        print(f"{WIRE:12} {storm.cases:9} cases  {len(storm.faults)} faults", flush=True)
+        for text in storm.faults:
+            print(f"    {text[:600]}", f"    {_keep(found, WIRE, text.encode())}", sep="\n")
+        return len(storm.faults)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

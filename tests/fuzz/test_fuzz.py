@@ -1,0 +1,77 @@
+"""What strangers send brings the listener to no error that it does not expect: the corpus, and some hundred cases more.
+
+The long run is ``python -m tests.fuzz``.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dicom_listener.library import prepare_library
+from tests.fuzz import seeds, wire
+from tests.fuzz.mutations import mutated
+from tests.fuzz.targets import TARGETS, time_limit
+
+CASES_ON_THE_WIRE = 200
+
+
+def started(name: str) -> list[bytes]:
+    """What a target starts from."""
+    prepare_library()
+    return [content for kind in TARGETS[name][1] for content in seeds.corpus(kind).values()]
+
+
+@pytest.mark.parametrize("kind", seeds.kinds())
+def test_the_corpus_is_the_one_that_is_made(kind: str) -> None:
+    """Every well-formed message and object lies in the corpus as it is made now."""
+    kept = seeds.corpus(kind)
+    for name, content in seeds.kinds()[kind].items():
+        assert kept[name.replace(" ", "-")] == content, f"{kind} {name}: python -m tests.fuzz --write-corpus"
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_the_corpus_brings_no_unexpected_error(name: str) -> None:
+    """Well-formed bytes, and those that once brought a fault to light, are taken or refused in documented ways."""
+    target, _ = TARGETS[name]
+    cases = started(name)
+    assert cases
+    for content in cases:
+        with time_limit():
+            target(content)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(rng=st.randoms(use_true_random=False))
+def test_broken_bytes_bring_no_unexpected_error(name: str, rng: random.Random) -> None:
+    """Bytes with something wrong in them are taken or refused in documented ways, and in time."""
+    target, _ = TARGETS[name]
+    pool = started(name)
+    content = mutated(rng.choice(pool), pool, rng)
+    with time_limit():
+        target(content)
+
+
+@pytest.fixture
+def there(tmp_path: Path) -> wire.Victim:
+    """A listener in a process of its own."""
+    with wire.victim(tmp_path) as there:
+        yield there
+
+
+def test_no_peer_stops_the_listener(there: wire.Victim) -> None:
+    """After hundreds of broken conversations, eight at a time, it lives, answers, leaks nothing, wrote only its own."""
+    before = wire.warmed(there)
+    storm = wire.Storm(there, seed=1)
+    storm.run(cases=CASES_ON_THE_WIRE)
+    assert storm.faults == []
+    assert storm.cases >= CASES_ON_THE_WIRE
+    assert there.answers > CASES_ON_THE_WIRE // 4
+    wire.echo(there)
+    wire.check_rest(there, before)
+    wire.check_folder(there)
