@@ -21,7 +21,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from dicom_listener.faults import where
-from dicom_listener.index import Index, Indexing
+from dicom_listener.index import Index
+from dicom_listener.index_batch import Indexing
 from dicom_listener.intake import Intake, Outcome
 from dicom_listener.offered import Offered, inflates_within, offered
 from dicom_listener.spool import Spool

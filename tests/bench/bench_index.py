@@ -57,7 +57,8 @@ def fill(database: Database, rows: int) -> None:
         session.execute(
             text(
                 "INSERT INTO study (study_uid, patient_id, accession_number, description, modalities, priority,"
-                " source, caller, revision, routed_revision) SELECT '1.2.3.' || n, (SELECT min(id) FROM patient), '', '', '{MR}',"
+                " source, caller, revision, routed_revision)"
+                " SELECT '1.2.3.' || n, (SELECT min(id) FROM patient), '', '', '{MR}',"
                 " 'routine', 'dicom:FILL', 'FILL', 1, 1 FROM generate_series(1, :studies) n"
             ),
             {"studies": rows // _STUDY_IMAGES},
