@@ -58,7 +58,7 @@ def create_app(settings: WebSettings, database: Database) -> FastAPI:
     app.include_router(study_router(auth, pages, database))
     app.include_router(study_objects_router(auth, pages, database))
     app.include_router(signing_router(auth, settings, database))
-    app.include_router(signing_api(auth, settings, database), prefix="/api")
+    app.include_router(signing_api(auth, settings, database))
     app.include_router(admin_router(auth, pages, database))
     app.include_router(health_router(settings, database))
     _add_program_interfaces(app, settings, database, auth)

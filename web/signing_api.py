@@ -47,8 +47,8 @@ class SignatureBody(BaseModel):
 
 
 def signing_api(auth: Auth, settings: WebSettings, database: Database) -> APIRouter:
-    """`/studies/{study_uid}/reads/{read_id}/signature`: what stands, and signing it."""
-    router = APIRouter(include_in_schema=False)
+    """`/api/studies/{study_uid}/reads/{read_id}/signature`: what stands, and signing it."""
+    router = APIRouter(prefix="/api", include_in_schema=False)
 
     async def signer(request: Request) -> User:
         """Dependency: a person who signs, by a token made for them, or by their log-in with its CSRF token."""
