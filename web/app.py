@@ -42,6 +42,7 @@ ERROR_PAGES: tuple[tuple[type[WetreadError], int, str], ...] = (
     (DatabaseUnavailable, 503, "The database does not answer"),
 )
 HTTP_WORDS = {
+    401: ("Log-in needed", "A valid token is needed: Authorization: Bearer TOKEN."),
     403: ("Not allowed", "Your account may not do this."),
     404: ("Not found", "There is no such page. It may have been moved, or the link may be incomplete."),
     405: ("Not possible", "This address cannot be used like this."),
