@@ -19,7 +19,6 @@ from fhir_records.store.tokens import SIGNING_SCOPE
 from web.auth import Auth, LogInNeeded, person_of, token_grant
 from web.settings import WebSettings
 
-
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="Wetread"'}  # RFC 6750 section 3
 
 
