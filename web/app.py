@@ -43,6 +43,7 @@ ERROR_PAGES: tuple[tuple[type[WetreadError], int, str], ...] = (
     (DatabaseUnavailable, 503, "The database does not answer"),
 )
 HTTP_WORDS = {
+    401: ("Log-in needed", "A valid token is needed: Authorization: Bearer TOKEN."),
     403: ("Not allowed", "Your account may not do this."),
     404: ("Not found", "There is no such page. It may have been moved, or the link may be incomplete."),
     405: ("Not possible", "This address cannot be used like this."),
@@ -59,7 +60,7 @@ def create_app(settings: WebSettings, database: Database) -> FastAPI:
     app.include_router(study_router(auth, pages, database))
     app.include_router(study_objects_router(auth, pages, database))
     app.include_router(signing_router(auth, settings, database))
-    app.include_router(signing_api(auth, settings, database), prefix="/api")
+    app.include_router(signing_api(auth, settings, database))
     app.include_router(admin_router(auth, pages, database))
     app.include_router(routing_router(auth, pages, database))
     app.include_router(health_router(settings, database))

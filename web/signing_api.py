@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, HTTPException, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from fhir_records import signing
@@ -18,6 +18,8 @@ from fhir_records.store.study_page import read_in_study
 from fhir_records.store.tokens import SIGNING_SCOPE
 from web.auth import Auth, LogInNeeded, person_of, token_grant
 from web.settings import WebSettings
+
+_CHALLENGE = {"WWW-Authenticate": 'Bearer realm="Wetread"'}  # RFC 6750 section 3
 
 
 class RegionBody(BaseModel):
@@ -47,8 +49,8 @@ class SignatureBody(BaseModel):
 
 
 def signing_api(auth: Auth, settings: WebSettings, database: Database) -> APIRouter:
-    """`/studies/{study_uid}/reads/{read_id}/signature`: what stands, and signing it."""
-    router = APIRouter(include_in_schema=False)
+    """`/api/studies/{study_uid}/reads/{read_id}/signature`: what stands, and signing it."""
+    router = APIRouter(prefix="/api", include_in_schema=False)
 
     async def signer(request: Request) -> User:
         """Dependency: a person who signs, by a token made for them, or by their log-in with its CSRF token."""
@@ -56,14 +58,14 @@ def signing_api(auth: Auth, settings: WebSettings, database: Database) -> APIRou
             with database.session() as session:
                 grant = token_grant(request, session)
             if grant is None:
-                raise NotAllowed("This token is not valid: unknown, revoked or past its time.")
+                raise HTTPException(401, headers=_CHALLENGE)
             if grant.user is None or not grant.may_sign:
                 raise NotAllowed(f"Signing needs a token that is made for an account, with the scope {SIGNING_SCOPE}.")
             return grant.user
         try:
             auth.person(request)
         except LogInNeeded:
-            raise NotAllowed("A token is needed: Authorization: Bearer TOKEN.") from None
+            raise HTTPException(401, headers=_CHALLENGE) from None
         await auth.csrf(request)
         return person_of(request).user
 

@@ -94,7 +94,7 @@ def _close(row: tables.Delivery, why: Withdrawal, now: dt.datetime) -> bool:
 
 
 def open_withdrawal(row: tables.Delivery, now: dt.datetime) -> None:
-    """A document that is, or may be, there is to be taken back: now where the caller asks, else after a lease."""
+    """A document that is, or may be, there is to be taken back; it comes due by itself after a lease."""
     row.state, row.attempts, row.last_error = DeliveryState.WITHDRAWAL_OPEN, 0, None
     row.next_attempt_at = now + ATTEMPT_LEASE
 
