@@ -23,6 +23,7 @@ def main() -> int:
     commands = (
         [sys.executable, "-m", "tests.bench.bench_listener"],
         [sys.executable, "-m", "tests.bench.bench_full_index"],
+        [sys.executable, "-m", "tests.bench.bench_index"],
         [sys.executable, "-m", "tests.bench.bench_listener_memory"],
         [sys.executable, "-m", "tests.bench.bench_inference", str(series)],
     )

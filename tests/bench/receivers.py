@@ -111,7 +111,7 @@ class Ours:
         """Run it with an empty spool, and the index as it is."""
         home = _fresh(folder)
         port = free_port()
-        text = f'[dicom]\nport = {port}\nhost = "{HOST}"\nae_title = "BENCH"\nmin_free_mb = 0\n'
+        text = f'[dicom]\nport = {port}\nhost = "{HOST}"\nae_title = "BENCH"\nmin_free_mb = 0\nmax_associations_per_caller = 200\n'
         text += f"processes = {self._processes}\n" if self._processes else ""
         (home / "wetread.toml").write_text(text)
         env = {name: value for name, value in os.environ.items() if not name.startswith("WETREAD_")}
