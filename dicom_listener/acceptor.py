@@ -97,7 +97,7 @@ class Acceptor:
             idle_s=settings.network_timeout,
         )
         store = Store(spool, self._tally, settings.max_object_bytes, clock)
-        self._house = House(gate, self._tally, store, limits, clock, self._aborting.is_set)
+        self._house = House(gate, self._tally, store, limits, clock, self._stopping.is_set, self._aborting.is_set)
         self._acceptors: list[threading.Thread] = []
         self._changed = threading.Condition()
         self._open = 0  # connections; guarded by `_changed`

@@ -52,7 +52,8 @@ class House:
     store: Store
     limits: Limits
     clock: Callable[[], dt.datetime]
-    aborting: Callable[[], bool]  # whether associations are to be aborted now
+    stopping: Callable[[], bool]  # whether no more associations are wanted
+    aborting: Callable[[], bool]  # whether those that are open are to be aborted
 
 
 @dataclass(slots=True)
@@ -94,7 +95,7 @@ def converse(connection: socket.socket, address: str, house: House, *, tls: bool
         house.handover.tell(Rejected("", "", address, str(error), house.clock()))
         return
     with secured:
-        stream = PduStream(secured, house.limits, house.aborting)
+        stream = PduStream(secured, house.limits, house.stopping)
         proposal = _proposal(stream, address, house)
         if proposal is None:
             return
@@ -105,11 +106,13 @@ def converse(connection: socket.socket, address: str, house: House, *, tls: bool
                 stream.send(reject(admitted))
                 stream.linger()
             return
+        stream.aborting = house.aborting
         try:
             conversation = _Conversation(stream, proposal, address, house)
             last_words = conversation.hold()
         finally:
             house.gate.left(admitted)
+        stream.aborting = house.stopping
         last_words()
 
 

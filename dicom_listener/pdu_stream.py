@@ -80,13 +80,13 @@ class PduStream:
     Args:
         connection: blocking, plain or TLS.
         limits: for the peer.
-        aborting: whether every association is to be aborted now.
+        aborting: whether to go on no longer; it may be exchanged.
     """
 
     def __init__(self, connection: socket.socket, limits: Limits, aborting: Callable[[], bool]) -> None:
+        self.aborting = aborting
         self._connection = connection
         self._limits = limits
-        self._aborting = aborting
         self._is_tls = isinstance(connection, ssl.SSLSocket)
         self._buffer = memoryview(bytearray(PDU_HEAD + limits.max_pdu + _READ_AHEAD))
         self._start = self._end = 0  # of what was read and not handed out
@@ -115,7 +115,7 @@ class PduStream:
         Raises:
             Over: there is none: the peer is gone, too slow, or breaks the protocol.
         """
-        if self._aborting():
+        if self.aborting():
             raise Over(Ending.ABORTED, "the listener stops", Source.USER)
         self._need(PDU_HEAD)
         kind = self._buffer[self._start]
@@ -155,7 +155,7 @@ class PduStream:
         deadline = time.monotonic() + min(seconds, self._limits.artim_s)
         left = _LINGER_BYTES
         with suppress(OSError, ValueError):
-            while left > 0 and time.monotonic() < deadline and not self._aborting():
+            while left > 0 and time.monotonic() < deadline and not self.aborting():
                 try:
                     got = self._connection.recv_into(self._buffer)
                 except (BlockingIOError, TimeoutError, ssl.SSLWantReadError):
@@ -217,7 +217,7 @@ class PduStream:
                 raise Over(Ending.ABORTED, f"silent for {limits.idle_s:g} seconds", Source.USER)
         elif self._waited >= limits.artim_s:
             raise Over(Ending.ABORTED, f"no A-ASSOCIATE-RQ within {limits.artim_s:g} seconds")
-        if got < 0 and self._aborting():
+        if got < 0 and self.aborting():
             raise Over(Ending.ABORTED, "the listener stops", Source.USER)
 
     def _check(self, kind: int, length: int) -> None:

@@ -46,6 +46,33 @@ _FIGURES: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
         "SELECT count(*) FROM association_lease WHERE expires_at > now()",
     ),
     (
+        "wetread_associations_1h",
+        "DICOM associations within the last hour by what became of them.",
+        ("outcome",),
+        "SELECT outcomes.outcome, count(audit_event.id) FROM (VALUES ('accepted'), ('rejected'), ('released'),"
+        " ('aborted'), ('lost')) AS outcomes(outcome) LEFT JOIN audit_event"
+        " ON audit_event.action = 'association ' || outcomes.outcome AND audit_event.at > now() - interval '1 hour'"
+        " GROUP BY 1",
+    ),
+    (
+        "wetread_received_objects_1h",
+        "Objects received within the last hour and in the index, by sender.",
+        ("source",),
+        "SELECT source, count(*) FROM instance WHERE received_at > now() - interval '1 hour' GROUP BY 1",
+    ),
+    (
+        "wetread_received_bytes_1h",
+        "Their bytes.",
+        ("source",),
+        "SELECT source, sum(size) FROM instance WHERE received_at > now() - interval '1 hour' GROUP BY 1",
+    ),
+    (
+        "wetread_instances_missing",
+        "Instances whose file is not in the spool.",
+        (),
+        "SELECT count(*) FROM instance WHERE missing_since IS NOT NULL",
+    ),
+    (
         "wetread_reads",
         "Reads by model and state.",
         ("model", "state"),

@@ -24,6 +24,7 @@ def main() -> int:
     commands = (
         [sys.executable, "-m", "tests.bench.bench_listener"],
         [sys.executable, "-m", "tests.bench.bench_full_index"],
+        [sys.executable, "-m", "tests.bench.bench_index"],
         [sys.executable, "-m", "tests.bench.bench_listener_memory"],
         [sys.executable, "-m", "tests.bench.bench_inference", str(series)],
         [sys.executable, "-m", "tests.bench.bench_dicomweb", str(data / "dicom" / CT)],

@@ -23,6 +23,14 @@ from tests.chaos.processes import descendants
 from tests.peers import HOST, Peer, free_port, listens, need, orthanc_server
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+_CONFIG = """
+[dicom]
+ae_title = "BENCH"
+host = "{host}"
+port = {port}
+min_free_mb = 0
+max_associations_per_caller = 200
+"""
 # What a test may not keep: the index, and what was asked for because of it.
 _INDEX = (
     "study, instance, revision, revision_instance, association_lease, association_study, quarantined_object, "
@@ -111,7 +119,7 @@ class Ours:
         """Run it with an empty spool, and the index as it is."""
         home = _fresh(folder)
         port = free_port()
-        text = f'[dicom]\nport = {port}\nhost = "{HOST}"\nae_title = "BENCH"\nmin_free_mb = 0\n'
+        text = _CONFIG.format(port=port, host=HOST)
         text += f"processes = {self._processes}\n" if self._processes else ""
         (home / "wetread.toml").write_text(text)
         env = {name: value for name, value in os.environ.items() if not name.startswith("WETREAD_")}

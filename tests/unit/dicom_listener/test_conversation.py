@@ -81,7 +81,7 @@ class Peer:
         self.notes: list[Note] = []
         self.gate = Doorkeeper()
         self.spool = Spool(folder)
-        self.aborting = threading.Event()
+        self.stopping, self.aborting = threading.Event(), threading.Event()
         max_object_bytes = limits.pop("max_object_bytes", 1 << 30)
         told = {"max_pdu": MAX_PDU, "artim_s": 5.0, "message_s": 5.0, "min_bytes_per_second": 1024, "idle_s": 5.0}
         house = House(
@@ -90,6 +90,7 @@ class Peer:
             store=Store(self.spool, self, max_object_bytes, utc_now),
             limits=Limits(**{**told, **limits}),
             clock=lambda: dt.datetime.now(dt.UTC),
+            stopping=self.stopping.is_set,
             aborting=self.aborting.is_set,
         )
         self.socket, theirs = socket.socketpair()
@@ -564,6 +565,19 @@ def test_stop_aborts_what_is_still_open(meet: Callable[..., Peer]) -> None:
     peer.aborting.set()
     assert peer.aborted() == (0, 0)
     assert peer.ended.reason == "the listener stops"
+
+
+def test_stop_does_not_wait_for_who_has_not_asked(meet: Callable[..., Peer]) -> None:
+    """A connection without an association is closed as soon as the listener is to stop, one with it goes on."""
+    silent, open_ = meet(), meet()
+    open_.associate()
+    for peer in (silent, open_):
+        peer.stopping.set()
+    assert silent.aborted() == (0, 0)
+    command, data = store(image())
+    open_.send(p_data(*command, *data))
+    assert open_.status() == 0
+    open_.release()
 
 
 def test_large_object_is_not_held_in_memory(meet: Callable[..., Peer]) -> None:

@@ -24,7 +24,7 @@ def test_scopes_of_smart_v2_are_taken(scope: str) -> None:
         ("user/*.rs", "person"),
         ("patient/*.rs", "person"),
         ("launch/*.rs", "level"),
-        ("system/*.cruds", "read only"),
+        ("system/*.cruds", "change or delete"),
         ("system/*.sr", "order"),
         ("system/*.rr", "order"),
         ("system/*.", "not one"),

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from fhir_records.errors import RenderingError
-from fhir_records.model import ImageRef, Report, ResultStatus, SaliencyMap
+from fhir_records.model import Act, ImageRef, Report, ResultStatus, SaliencyMap
 from fhir_records.renderings.encapsulated_pdf import draw_pdf
 from fhir_records.renderings.page_picture import SIDE, SMALLEST, draw_page, overlaid
 from fhir_records.renderings.result_page import KeyPicture, Page, page_of, shown_map, stretched
@@ -25,6 +25,7 @@ from tests.unit.fhir_records.renderings.sr_reports import (
     header,
     ref,
     report_of,
+    signature,
 )
 
 GROUND = (11, 15, 20)
@@ -106,7 +107,8 @@ def test_words_of_a_refusal() -> None:
 )
 def test_how_far_it_stands(status: ResultStatus, stamp: str) -> None:
     """Nobody can take a page for signed that is not, or for valid that was taken back."""
-    made, picture = page(status=status)
+    act = Act.REJECT if status is ResultStatus.ENTERED_IN_ERROR else Act.ACCEPT
+    made, picture = page(status=status, signature=None if status is ResultStatus.PRELIMINARY else signature(act))
     assert made.stamp == stamp
     assert stamp in printed(made, picture)
 
