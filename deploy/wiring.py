@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import structlog
@@ -26,8 +27,10 @@ from fhir_records.errors import DatabaseUnavailable
 from fhir_records.model import Installation
 from fhir_records.store.studies import installation_namespace
 from web.settings import WebSettings
-from workflow.expecting import Expecting
-from workflow.sweeps import Sweeper
+
+if TYPE_CHECKING:  # the listener is many processes, and needs neither
+    from workflow.expecting import Expecting
+    from workflow.sweeps import Sweeper
 
 log = structlog.get_logger(__name__)
 
@@ -184,11 +187,15 @@ def completion_rules(settings: Settings) -> CompletionRules:
 
 def sweeper_of(settings: Settings, database: Database) -> Sweeper:
     """What looks for work that has come due."""
+    from workflow.sweeps import Sweeper
+
     return Sweeper(database, completion_rules(settings), now)
 
 
 def expecting_of(settings: Settings, database: Database) -> Expecting:
     """What asks PACS for the numbers of instances."""
+    from workflow.expecting import Expecting
+
     us = sender_settings(settings)
     nodes = {caller.ae_title: caller.ask for caller in listener_settings(settings).callers if caller.ask}
     return Expecting(database, nodes, lambda node, study_uid: study_numbers(node, us, study_uid))

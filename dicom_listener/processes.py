@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Final, NoReturn
 
 import structlog
+from sqlalchemy.orm import configure_mappers
 
 from dicom_listener.acceptor import Acceptor, listening_sockets
 from dicom_listener.admission import Admission
@@ -119,6 +120,8 @@ class ListenerProcesses:
             tls_port=tls.getsockname()[1] if tls else None,
             processes=len(self._acceptors),
         )
+        # What every index would do at its start is done once, and its memory shared.
+        configure_mappers()
         gc.collect()
         gc.freeze()  # pages that the collector does not touch stay shared
         try:
