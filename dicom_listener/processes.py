@@ -123,6 +123,8 @@ class ListenerProcesses:
         # What every index would do at its start is done once, and its memory shared.
         configure_mappers()
         gc.collect()
+        with contextlib.suppress(AttributeError, OSError):  # no glibc
+            ctypes.CDLL(None).malloc_trim(0)  # what imports needed and left
         gc.freeze()  # pages that the collector does not touch stay shared
         try:
             while not stop.is_set():
