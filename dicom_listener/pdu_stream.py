@@ -181,9 +181,7 @@ class PduStream:
     def _make_room(self, size: int) -> None:
         rest = bytes(self._buffer[self._start : self._end])
         if size > len(self._buffer):
-            is_tcp = connection.family in (socket.AF_INET, socket.AF_INET6)
-        self._is_tcp = is_tcp and hasattr(socket, "TCP_QUICKACK")  # Linux
-        self._buffer = memoryview(bytearray(size))
+            self._buffer = memoryview(bytearray(size))
         self._buffer[: len(rest)] = rest
         self._start, self._end = 0, len(rest)
 
