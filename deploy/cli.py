@@ -13,7 +13,6 @@ from typing import Annotated, Protocol
 
 import structlog
 import typer
-import uvicorn
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -87,6 +86,8 @@ def work(config: Config = None) -> None:
 @app.command()
 def web(config: Config = None) -> None:
     """Run the pages and the programs' interfaces alone."""
+    import uvicorn
+
     from web.app import create_app
 
     logs.configure("web")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import structlog
@@ -27,9 +28,11 @@ from fhir_records.model import Installation
 from fhir_records.store.destinations import Fallback
 from fhir_records.store.studies import installation_namespace
 from web.settings import WebSettings
-from workflow.confirmation import TakeCommitmentReport
-from workflow.expecting import Expecting
-from workflow.sweeps import Sweeper
+
+if TYPE_CHECKING:  # the listener is many processes, and needs none of them
+    from workflow.confirmation import TakeCommitmentReport
+    from workflow.expecting import Expecting
+    from workflow.sweeps import Sweeper
 
 log = structlog.get_logger(__name__)
 
@@ -114,11 +117,14 @@ def listener_settings(settings: Settings) -> ListenerSettings:
         )
         for entry in settings.file.caller
     )
+    # A destination reports storage commitment to us, on an association of its own if it likes.
+    reporters = (Caller(entry.ae_title, entry.host) for entry in settings.file.destination if entry.storage_commitment)
     return ListenerSettings(
         ae_title=dicom.ae_title,
         host=dicom.host,
         port=dicom.port,
         callers=tuple(callers),
+        reporters=tuple(reporters),
         timezone=ZoneInfo(settings.file.site.timezone),
         processes=dicom.processes,
         max_associations=dicom.max_associations,
@@ -195,6 +201,8 @@ def completion_rules(settings: Settings) -> CompletionRules:
 
 def sweeper_of(settings: Settings, database: Database) -> Sweeper:
     """What looks for work that has come due."""
+    from workflow.sweeps import Sweeper
+
     fallbacks = {
         entry.name: Fallback(entry.fallback, dt.timedelta(seconds=entry.fallback_after_seconds))
         for entry in settings.file.destination
@@ -205,12 +213,16 @@ def sweeper_of(settings: Settings, database: Database) -> Sweeper:
 
 def commitment_reports(settings: Settings, database: Database) -> TakeCommitmentReport:
     """What writes reports of storage commitment down, wherever they come in."""
+    from workflow.confirmation import TakeCommitmentReport
+
     ae_titles = {entry.name: entry.ae_title for entry in settings.file.destination if entry.storage_commitment}
     return TakeCommitmentReport(database, ae_titles, now)
 
 
 def expecting_of(settings: Settings, database: Database) -> Expecting:
     """What asks PACS for the numbers of instances."""
+    from workflow.expecting import Expecting
+
     us = sender_settings(settings)
     nodes = {caller.ae_title: caller.ask for caller in listener_settings(settings).callers if caller.ask}
     return Expecting(database, nodes, lambda node, study_uid: study_numbers(node, us, study_uid))
@@ -226,8 +238,13 @@ class ListenRole:
 
     def __init__(self, settings: Settings, database: Database) -> None:
         # The engine of this process is never used: a connection does not live through a fork.
+        told = listener_settings(settings)
         self._processes = ListenerProcesses(
-            listener_settings(settings), spool_of(settings), lambda: Database(database.url), clock=now
+            told,
+            spool_of(settings),
+            lambda: Database(database.url),
+            clock=now,
+            reports=(lambda: commitment_reports(settings, Database(database.url))) if told.reporters else None,
         )
         self._stop = threading.Event()
         self._grace_s = 20.0

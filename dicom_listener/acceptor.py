@@ -9,6 +9,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -18,10 +19,14 @@ from dicom_listener.gate import Gate
 from dicom_listener.handover import Handover, Rejected
 from dicom_listener.library import prepare_library
 from dicom_listener.pdu_stream import Limits
+from dicom_listener.reports import Reports
 from dicom_listener.settings import ListenerSettings
 from dicom_listener.spool import Spool
 from dicom_listener.storing import Store
 from dicom_listener.turned_away import Tally
+
+if TYPE_CHECKING:
+    from dicom_listener.commitment import TakeReport
 
 log = structlog.get_logger(__name__)
 
@@ -75,6 +80,7 @@ class Acceptor:
         handover: where notes go.
         gate: who may come in.
         clock: the time now, in UTC.
+        reports: makes what writes reports of storage commitment down, when the first one comes.
     """
 
     def __init__(
@@ -85,6 +91,7 @@ class Acceptor:
         gate: Gate,
         *,
         clock: Callable[[], dt.datetime] = utc_now,
+        reports: Callable[[], TakeReport] | None = None,
     ) -> None:
         self._tally = Tally(handover)
         self._stopping = threading.Event()
@@ -97,7 +104,10 @@ class Acceptor:
             idle_s=settings.network_timeout,
         )
         store = Store(spool, self._tally, settings.max_object_bytes, clock)
-        self._house = House(gate, self._tally, store, limits, clock, self._stopping.is_set, self._aborting.is_set)
+        taker = Reports((one.ae_title for one in settings.reporters), reports) if reports is not None else None
+        self._house = House(
+            gate, self._tally, store, limits, clock, self._stopping.is_set, self._aborting.is_set, taker
+        )
         self._acceptors: list[threading.Thread] = []
         self._changed = threading.Condition()
         self._open = 0  # connections; guarded by `_changed`

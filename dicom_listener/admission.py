@@ -38,13 +38,17 @@ class Admission:
     ) -> None:
         self._settings = settings
         self._counts = counts or SharedCounts(1, settings.max_associations).of(0)
+        names = names or HostNames()
         self._callers = Callers(settings.callers, names)
+        self._reporters = Callers(settings.reporters, names) if settings.reporters else None
         self._tls = ServerTls(settings.tls, settings.acse_timeout) if settings.tls is not None else None
 
     def connected(self, address: str) -> str:
         """A connection was made: "" where it may go on, else why it is closed at once, without a word to the peer."""
         # Strangers are turned away before anything is kept of them.
         verdict = self._callers.of_address(address)
+        if verdict is not Verdict.LISTED and self._reporters is not None:
+            verdict = self._reporters.of_address(address)
         if verdict is not Verdict.LISTED:
             return verdict.value
         key = address_key(address)
@@ -73,7 +77,11 @@ class Admission:
         # PS3.8 table 9-11: leading and trailing spaces are not significant.
         if called.strip() != self._settings.ae_title:
             return Rejection(*_CALLED_AE_TITLE_NOT_RECOGNIZED, "the called AE title is not ours")
-        verdict = self._callers.of_association(calling.strip(), address, certificate_sha256(connection))
+        certificate = certificate_sha256(connection)
+        verdict = self._callers.of_association(calling.strip(), address, certificate)
+        reports_only = verdict is not Verdict.LISTED and self._may_report(calling.strip(), address, certificate)
+        if reports_only:
+            return self._place(address, reports_only=True)
         if verdict is Verdict.UNKNOWN:
             return Rejection(*_TEMPORARY_CONGESTION, verdict.value)
         if verdict is not Verdict.LISTED:
@@ -100,14 +108,20 @@ class Admission:
             return "too many connections are open"
         return ""
 
-    def _place(self, address: str) -> Admitted | Rejection:
+    def _may_report(self, calling: str, address: str, certificate: str) -> bool:
+        """Whether it is a destination, which is admitted to report storage commitment and for nothing else."""
+        if self._reporters is None:
+            return False
+        return self._reporters.of_association(calling, address, certificate) is Verdict.LISTED
+
+    def _place(self, address: str, *, reports_only: bool = False) -> Admitted | Rejection:
         place, taken = self._counts.take(address_key(address))
         if place < 0 or taken.of_all > self._settings.max_associations:
             reason = f"{self._settings.max_associations} associations are open"
         elif taken.of_address > self._settings.max_associations_per_caller:
             reason = f"{self._settings.max_associations_per_caller} associations of one address are open"
         else:
-            return Admitted(address, place)
+            return Admitted(address, place, reports_only)
         if place >= 0:
             self._counts.give_back(place)
         return Rejection(*_LOCAL_LIMIT_EXCEEDED, reason)

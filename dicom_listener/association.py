@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import socket
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -15,6 +16,9 @@ from dicom_listener.index_keeper import IndexKeeper
 from dicom_listener.settings import ListenerSettings
 from dicom_listener.spool import Spool
 from fhir_records.database import Database
+
+if TYPE_CHECKING:
+    from dicom_listener.commitment import TakeReport
 
 log = structlog.get_logger(__name__)
 
@@ -27,6 +31,7 @@ class Listener:
         database: for the index and the leases; it may be away, objects are taken all the same.
         spool: where objects go.
         clock: the time now, in UTC.
+        reports: makes what writes reports of storage commitment down, when the first one comes.
 
     Raises:
         SettingsError: the TLS files cannot be used.
@@ -39,11 +44,12 @@ class Listener:
         spool: Spool,
         *,
         clock: Callable[[], dt.datetime] = utc_now,
+        reports: Callable[[], TakeReport] | None = None,
     ) -> None:
         self._settings = settings
         self.spool = spool
         self.keeper = IndexKeeper(settings, database, spool, clock=clock)
-        self._acceptor = Acceptor(settings, spool, self.keeper, Admission(settings), clock=clock)
+        self._acceptor = Acceptor(settings, spool, self.keeper, Admission(settings), clock=clock, reports=reports)
         self._plain: socket.socket | None = None
         self._tls: socket.socket | None = None
         self._port = settings.port

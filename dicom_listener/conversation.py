@@ -17,6 +17,7 @@ from dicom_listener.faults import where
 from dicom_listener.gate import Gate, Rejection
 from dicom_listener.handover import Ended, Ending, Handover, Opened, Rejected
 from dicom_listener.negotiation import (
+    COMMITMENT,
     Context,
     NotAnAssociateRequest,
     Proposal,
@@ -37,6 +38,7 @@ from dicom_listener.pdu_stream import (
     Phase,
     Source,
 )
+from dicom_listener.reports import MAX_REPORT_BYTES, Reports
 from dicom_listener.storing import Sender, Store, Storing
 from fhir_records.store.associations import OpenAssociation
 
@@ -54,6 +56,7 @@ class House:
     clock: Callable[[], dt.datetime]
     stopping: Callable[[], bool]  # whether no more associations are wanted
     aborting: Callable[[], bool]  # whether those that are open are to be aborted
+    reports: Reports | None = None  # who takes reports of storage commitment
 
 
 @dataclass(slots=True)
@@ -64,6 +67,7 @@ class _Message:
     request: Request
     storing: Storing | None  # None: what it asks for is not done, its data set is read all the same
     status: int = 0  # that answers it then
+    report: bytearray | None = None  # Event Information of a storage commitment's report, as it comes
 
 
 @dataclass(slots=True)
@@ -108,7 +112,7 @@ def converse(connection: socket.socket, address: str, house: House, *, tls: bool
             return
         stream.aborting = house.aborting
         try:
-            conversation = _Conversation(stream, proposal, address, house)
+            conversation = _Conversation(stream, proposal, address, house, storage=not admitted.reports_only)
             last_words = conversation.hold()
         finally:
             house.gate.left(admitted)
@@ -139,13 +143,14 @@ def _proposal(stream: PduStream, address: str, house: House) -> Proposal | None:
 class _Conversation:
     """An association that is let in."""
 
-    def __init__(self, stream: PduStream, proposal: Proposal, address: str, house: House) -> None:
+    def __init__(self, stream: PduStream, proposal: Proposal, address: str, house: House, *, storage: bool) -> None:
         self._stream = stream
         self._proposal = proposal
         self._house = house
         now = house.clock()
         self._association = OpenAssociation(uuid.uuid4(), proposal.calling, address, now)
         self._sender = Sender(self._association.id, proposal.calling, proposal.called, address)
+        self._storage = storage
         self._contexts: Mapping[int, Context] = {}
         self._command: _Command | None = None
         self._message: _Message | None = None
@@ -177,7 +182,10 @@ class _Conversation:
     def _until_over(self) -> tuple[Ending, str, Callable[[], None]]:
         stream = self._stream
         try:
-            self._contexts, answer = accept(self._proposal, self._house.limits.max_pdu)
+            reports = self._house.reports is not None and self._house.reports.may_come_from(self._proposal.calling)
+            self._contexts, answer = accept(
+                self._proposal, self._house.limits.max_pdu, reports=reports, storage=self._storage
+            )
             stream.send(answer)
             self._answer_messages()
         except Over as over:
@@ -258,6 +266,10 @@ class _Conversation:
             raise _invalid("a message in two presentation contexts")
         if message.storing is not None:
             message.storing.take(fragment)
+        elif message.report is not None:
+            message.report += fragment
+            if len(message.report) > MAX_REPORT_BYTES:
+                raise _invalid(f"a report of more than {MAX_REPORT_BYTES} bytes")
         if last:
             self._finish(message)
 
@@ -273,6 +285,8 @@ class _Conversation:
         message = _Message(context_id, request, None)
         if request.command == dimse.C_STORE_RQ and context.is_storage and context.as_scp:
             message.storing = Storing(self._house.store, request, context.transfer_syntax, self._sender)
+        elif request.command == dimse.N_EVENT_REPORT_RQ and context.abstract_syntax == COMMITMENT:
+            message.report = bytearray()
         else:
             message.status = _status(request, context)
         self._message = message
@@ -289,6 +303,9 @@ class _Conversation:
                 self._tally.stored += 1
             else:
                 self._tally.refused += 1
+        elif message.report is not None and self._house.reports is not None:
+            syntax = self._contexts[message.context_id].transfer_syntax
+            status = self._house.reports.take(message.request, bytes(message.report), syntax, self._proposal.calling)
         self._message = None
         self._stream.enter(Phase.IDLE)
         if message.request.command != dimse.C_CANCEL_RQ:
@@ -297,10 +314,7 @@ class _Conversation:
 
 
 def _status(request: Request, context: Context) -> int:
-    """What answers a request that stores nothing.
-
-    Reports of storage commitment (N-EVENT-REPORT) are told here from the rest when their SOP class is negotiated.
-    """
+    """What answers a request that stores nothing, and reports nothing."""
     if request.command == dimse.C_ECHO_RQ:
         return dimse.SUCCESS
     if request.command == dimse.C_STORE_RQ:

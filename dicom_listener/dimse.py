@@ -55,6 +55,7 @@ class Request:
     sop_class_uid: str  # affected, or requested
     sop_instance_uid: str  # likewise
     has_data_set: bool
+    event_type_id: int | None = None
 
 
 def decode(command_set: bytes | bytearray) -> Request:
@@ -76,6 +77,7 @@ def decode(command_set: bytes | bytearray) -> Request:
         sop_class_uid=_uid(values, 0x0002) or _uid(values, 0x0003),
         sop_instance_uid=_uid(values, 0x1000) or _uid(values, 0x1001),
         has_data_set=_number(values, 0x0800) != _NO_DATA_SET,
+        event_type_id=_number(values, 0x1002),
     )
 
 
@@ -91,6 +93,7 @@ def response(request: Request, status: int, comment: str = "") -> bytes:
             _US.pack(0, 0x0900, 2, status),
             _text(0x0902, told.decode("ascii"), b" ") if told else b"",
             _text(0x1000, request.sop_instance_uid, b"\0") if request.sop_instance_uid else b"",
+            _US.pack(0, 0x1002, 2, request.event_type_id) if request.event_type_id is not None else b"",
         )
     )
     return _ELEMENT.pack(0, 0, 4) + len(elements).to_bytes(4, "little") + elements

@@ -23,6 +23,7 @@ class Admitted:
 
     address: str
     place: int  # where the count is kept
+    reports_only: bool = False  # it is no caller: it may report storage commitment, and send nothing
 
 
 class Gate(Protocol):

@@ -19,13 +19,20 @@ from pynetdicom.pdu_primitives import (
     MaximumLengthNotification,
     SCP_SCU_RoleSelectionNegotiation,
 )
-from pynetdicom.presentation import PresentationContext, build_context, negotiate_unrestricted
+from pynetdicom.presentation import (
+    PresentationContext,
+    build_context,
+    negotiate_as_acceptor,
+    negotiate_unrestricted,
+)
 
 from dicom_listener.gate import Rejection
 from dicom_listener.received import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 # PS3.4 section A.4.
 VERIFICATION: Final = "1.2.840.10008.1.1"
+# PS3.4 annex J: reported to us, in the provider's role. We are never a provider ourselves: modalities delete on it.
+COMMITMENT: Final = "1.2.840.10008.1.20.1"
 # PS3.7 annex A.2.1.
 _APPLICATION_CONTEXT: Final = "1.2.840.10008.3.1.1.1"
 
@@ -64,8 +71,8 @@ class Context:
 
     @property
     def is_storage(self) -> bool:
-        """Whether it is for storage; what else is accepted is Verification."""
-        return self.abstract_syntax != VERIFICATION
+        """Whether it is for storage."""
+        return self.abstract_syntax not in (VERIFICATION, COMMITMENT)
 
 
 def read_proposal(body: bytes) -> Proposal:
@@ -105,16 +112,24 @@ def objection(proposal: Proposal) -> Rejection | None:
     return None
 
 
-def accept(proposal: Proposal, max_pdu: int) -> tuple[Mapping[int, Context], bytes]:
+def accept(
+    proposal: Proposal, max_pdu: int, *, reports: bool = False, storage: bool = True
+) -> tuple[Mapping[int, Context], bytes]:
     """The accepted presentation contexts by their id, and the A-ASSOCIATE-AC.
 
     Args:
         proposal: what is accepted.
         max_pdu: the longest PDU that we take, in bytes.
+        reports: whether storage commitment may be reported.
+        storage: whether objects may be sent.
     """
     request = proposal.primitive
     asked = {uid: (item.scu_role, item.scp_role) for item in _roles(request) if (uid := item.sop_class_uid)}
-    results, roles = negotiate_unrestricted(request.presentation_context_definition_list, list(_SUPPORTED), asked)
+    known = list(_SUPPORTED)
+    if reports and asked.get(UID(COMMITMENT), (None, None))[1]:
+        known.append(_as_user())
+    negotiate = negotiate_unrestricted if storage else negotiate_as_acceptor
+    results, roles = negotiate(request.presentation_context_definition_list, known, asked)
     accepted = {number: _context(one) for one in results if one.result == 0 and (number := one.context_id)}
     answer = A_ASSOCIATE()
     answer.application_context_name = UID(_APPLICATION_CONTEXT)
@@ -138,6 +153,13 @@ def reject(rejection: Rejection) -> bytes:
 
 def _context(context: PresentationContext) -> Context:
     return Context(str(context.abstract_syntax), str(context.transfer_syntax[0]), bool(context.as_scp))
+
+
+def _as_user() -> PresentationContext:
+    """Storage commitment with the requestor as the provider."""
+    context = build_context(COMMITMENT)
+    context.scu_role, context.scp_role = False, True
+    return context
 
 
 def _roles(request: A_ASSOCIATE) -> list[SCP_SCU_RoleSelectionNegotiation]:

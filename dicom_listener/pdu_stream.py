@@ -88,6 +88,8 @@ class PduStream:
         self._connection = connection
         self._limits = limits
         self._is_tls = isinstance(connection, ssl.SSLSocket)
+        is_tcp = connection.family in (socket.AF_INET, socket.AF_INET6)
+        self._is_tcp = is_tcp and hasattr(socket, "TCP_QUICKACK")  # Linux
         self._buffer = memoryview(bytearray(PDU_HEAD + limits.max_pdu + _READ_AHEAD))
         self._start = self._end = 0  # of what was read and not handed out
         self._phase = Phase.REQUEST
@@ -187,6 +189,10 @@ class PduStream:
         view = self._buffer[self._end : self._end + exactly] if exactly else self._buffer[self._end :]
         began = time.monotonic()
         try:
+            if self._is_tcp:
+                # A sender with Nagle's algorithm (DCMTK's default) holds the end of each message until what came before
+                # is acknowledged, which would be 40 ms late; the kernel forgets the wish, so it is renewed.
+                self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
             if exactly and not self._is_tls:
                 got = self._connection.recv_into(view, exactly, socket.MSG_WAITALL)
             else:

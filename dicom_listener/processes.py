@@ -20,9 +20,10 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import structlog
+from sqlalchemy.orm import configure_mappers
 
 from dicom_listener.acceptor import Acceptor, listening_sockets
 from dicom_listener.admission import Admission
@@ -33,6 +34,9 @@ from dicom_listener.settings import ListenerSettings
 from dicom_listener.shared_counts import SharedCounts
 from dicom_listener.spool import Spool
 from fhir_records.database import Database
+
+if TYPE_CHECKING:
+    from dicom_listener.commitment import TakeReport
 
 log = structlog.get_logger(__name__)
 
@@ -75,6 +79,7 @@ class ListenerProcesses:
         spool: where objects go.
         connect: makes the index's database, in the index's process.
         clock: the time now, in UTC.
+        reports: makes what writes reports of storage commitment down, in the acceptor that the first one comes to.
 
     Raises:
         SettingsError: the TLS files cannot be used.
@@ -87,8 +92,10 @@ class ListenerProcesses:
         connect: Callable[[], Database],
         *,
         clock: Callable[[], dt.datetime],
+        reports: Callable[[], TakeReport] | None = None,
     ) -> None:
         self._settings = settings
+        self._reports = reports
         self._spool = spool
         self._connect = connect
         self._clock = clock
@@ -119,7 +126,11 @@ class ListenerProcesses:
             tls_port=tls.getsockname()[1] if tls else None,
             processes=len(self._acceptors),
         )
+        # What every index would do at its start is done once, and its memory shared.
+        configure_mappers()
         gc.collect()
+        with contextlib.suppress(AttributeError, OSError):  # no glibc
+            ctypes.CDLL(None).malloc_trim(0)  # what imports needed and left
         gc.freeze()  # pages that the collector does not touch stay shared
         try:
             while not stop.is_set():
@@ -210,7 +221,7 @@ class ListenerProcesses:
             self._to_index.close()
         writer = NoteWriter(pipe)
         gate = Admission(self._settings, self._counts.of(number))
-        acceptor = Acceptor(self._settings, self._spool, writer, gate, clock=self._clock)
+        acceptor = Acceptor(self._settings, self._spool, writer, gate, clock=self._clock, reports=self._reports)
         acceptor.serve(*self._sockets)
         while not stop.wait(_TELL_OPEN_S):
             writer.tell_open()

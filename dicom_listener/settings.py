@@ -71,6 +71,7 @@ class ListenerSettings:
     port: int = 11112
     host: str = "0.0.0.0"  # noqa: S104 - modalities are other machines; callers are checked
     callers: tuple[Caller, ...] = ()  # none: only this machine may send
+    reporters: tuple[Caller, ...] = ()  # who may report storage commitment, and do nothing else where no caller
     timezone: dt.tzinfo = field(default_factory=lambda: ZoneInfo("UTC"))  # of times without TimezoneOffsetFromUTC
     max_pdu: int = 131072  # bytes; the largest that we ask for
     processes: int = 0  # that accept associations; 0: one for each core, at most four

@@ -1,22 +1,23 @@
 """From any older schema, or none, to this version's: our tables by Alembic, the jobs' by procrastinate's own SQL.
 
-Both run in one transaction under one advisory lock, so that two processes that start at once make one schema.
+Both run in one transaction under one advisory lock, so that two processes that start at once make one schema. Alembic
+is imported when it is needed: the listener never asks, and is many processes.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from procrastinate.schema import SchemaManager
 from sqlalchemy import Connection, text
 
 from fhir_records.database import Database
 from fhir_records.errors import SchemaError
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
 
 log = structlog.get_logger(__name__)
 
@@ -34,6 +35,8 @@ def migrate(database: Database) -> str:
         SchemaError: the database was made by a newer version of Wetread.
         DatabaseUnavailable: the database cannot be reached.
     """
+    from alembic import command
+
     with database.session() as session:
         connection = session.connection()
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
@@ -71,14 +74,20 @@ def _refuse_newer(connection: Connection) -> None:
 
 
 def _current(connection: Connection) -> str | None:
+    from alembic.migration import MigrationContext
+
     return MigrationContext.configure(connection).get_current_revision()
 
 
 def _scripts() -> ScriptDirectory:
+    from alembic.script import ScriptDirectory
+
     return ScriptDirectory(str(Path(__file__).parent))
 
 
 def _config(connection: Connection) -> Config:
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent))
     config.attributes["connection"] = connection
@@ -90,6 +99,8 @@ def _migrate_jobs(connection: Connection) -> None:
 
     Which have been is kept as the comment of its table of jobs: procrastinate itself keeps no account.
     """
+    from procrastinate.schema import SchemaManager
+
     files = sorted(Path(SchemaManager.get_migrations_path()).glob("*.sql"))
     newest = files[-1].name
     there = connection.execute(text("SELECT to_regclass('procrastinate_jobs')")).scalar()

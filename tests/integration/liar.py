@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from pydicom.dataset import Dataset
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, build_role, evt
 from pynetdicom.events import Event
 
-from dicom_listener.commitment import ALL_COMMITTED, PUSH_MODEL, PUSH_MODEL_INSTANCE, SOME_FAILED, answer_report
-from dicom_listener.settings import Node
+from dicom_listener.acceptor import Acceptor, listening_sockets
+from dicom_listener.admission import Admission
+from dicom_listener.commitment import ALL_COMMITTED, PUSH_MODEL, PUSH_MODEL_INSTANCE, SOME_FAILED
+from dicom_listener.handover import Note
+from dicom_listener.settings import Caller, ListenerSettings, Node
+from dicom_listener.spool import Spool
 from tests.peers import free_port
 from workflow.confirmation import TakeCommitmentReport
 
@@ -113,17 +119,24 @@ def liar() -> Iterator[Liar]:
 
 @contextmanager
 def report_listener(take: TakeCommitmentReport, port: int = 0) -> Iterator[int]:
-    """An acceptor as our listener is one for reports: takes the SCP role from whoever reports; gives its port."""
+    """Our own acceptor, to which a peer and another one may report, and nobody sends anything; gives its port."""
+    reporters = (Caller("LIAR", "127.0.0.1"), Caller("OTHER", "127.0.0.1"), Caller("ORTHANC", "127.0.0.1"))
+    settings = ListenerSettings(
+        host="127.0.0.1", port=port, callers=(Caller("NOBODY", "192.0.2.1"),), reporters=reporters, min_free_bytes=0
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        acceptor = Acceptor(settings, Spool(Path(folder)), _Deaf(), Admission(settings), reports=lambda: take)
+        plain, _ = listening_sockets(settings)
+        assert plain is not None
+        acceptor.serve(plain, None)
+        try:
+            yield plain.getsockname()[1]
+        finally:
+            acceptor.stop(1)
 
-    def answer(event: Event) -> tuple[int, None]:
-        calling = str(event.assoc.requestor.ae_title)
-        return answer_report(int(event.event_type or 0), event.event_information, calling, take), None
 
-    ae = AE(ae_title="WETREAD")
-    ae.add_supported_context(PUSH_MODEL, scu_role=False, scp_role=True)
-    port = port or free_port()
-    server = ae.start_server(("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_N_EVENT_REPORT, answer)])
-    try:
-        yield port
-    finally:
-        server.shutdown()
+class _Deaf:
+    """A handover that nobody listens to."""
+
+    def tell(self, note: Note) -> None:
+        del note

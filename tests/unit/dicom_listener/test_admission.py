@@ -164,3 +164,25 @@ def test_a_plain_connection_stays_what_it_is_and_tls_needs_settings() -> None:
         with pytest.raises(ConnectionError, match="not configured"):
             gate.secured(ours, tls=True)
         assert theirs.recv(1) == b""
+
+
+def test_a_destination_may_report_and_nothing_else() -> None:
+    """Where it is no caller, it is let in for its reports; a caller that is a destination, too, for everything."""
+    settings = ListenerSettings(
+        callers=(Caller("CT1", "10.0.0.5"),), reporters=(Caller("PACS", "10.0.0.9"), Caller("CT1", "10.0.0.5"))
+    )
+    gate = Admission(settings)
+    assert gate.connected("10.0.0.9") == ""
+    pacs, scanner = gate.requested("PACS", "WETREAD", "10.0.0.9"), gate.requested("CT1", "WETREAD", "10.0.0.5")
+    assert isinstance(pacs, Admitted) and pacs.reports_only
+    assert isinstance(scanner, Admitted) and not scanner.reports_only
+    assert isinstance(gate.requested("PACS", "WETREAD", "10.0.0.5"), Rejection)
+    assert gate.connected("10.0.0.7") != ""
+
+
+def test_without_callers_this_machine_alone_may_send_whoever_may_report() -> None:
+    """Destinations do not become a list of callers."""
+    gate = Admission(ListenerSettings(reporters=(Caller("PACS", "10.0.0.9"),)))
+    here = gate.requested("ANY", "WETREAD", "127.0.0.1")
+    assert isinstance(here, Admitted) and not here.reports_only
+    assert isinstance(gate.requested("ANY", "WETREAD", "10.0.0.9"), Rejection)
