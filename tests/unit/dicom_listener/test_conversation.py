@@ -184,15 +184,21 @@ def meet(tmp_path: Path) -> Iterator[Callable[..., Peer]]:
 
 
 def proposal(
-    *contexts: tuple[str, str], application_context: str = "1.2.840.10008.3.1.1.1", roles: tuple[str, ...] = ()
+    *contexts: tuple[str, str],
+    application_context: str = "1.2.840.10008.3.1.1.1",
+    roles: tuple[str, ...] = (),
+    syntaxes: int = 1,
 ) -> bytes:
-    """An A-ASSOCIATE-RQ with contexts 1, 3, …; as their SCP where a class is among ``roles``."""
+    """An A-ASSOCIATE-RQ with contexts 1, 3, …; as their SCP where a class is among ``roles``.
+
+    Each names its transfer syntax and so many others in all.
+    """
     primitive = A_ASSOCIATE()
     primitive.application_context_name = application_context
     primitive.calling_ae_title, primitive.called_ae_title = "CT1", "WETREAD"
     proposed = []
     for number, (abstract, transfer) in enumerate(contexts):
-        proposed.append(build_context(abstract, [transfer]))
+        proposed.append(build_context(abstract, [transfer, *(f"1.2.840.10008.9.{one}" for one in range(1, syntaxes))]))
         proposed[-1].context_id = 2 * number + 1
     primitive.presentation_context_definition_list = proposed
     length, implementation = MaximumLengthNotification(), ImplementationClassUIDNotification()
@@ -300,6 +306,36 @@ def test_many_objects_and_echoes_on_one_association(meet: Callable[..., Peer]) -
     assert len(list(peer.spool.object_keys())) == 3
     peer.release()
     assert (peer.ended.stored, peer.ended.refused) == (3, 0)
+
+
+def test_pdus_that_come_faster_than_they_are_taken(meet: Callable[..., Peer]) -> None:
+    """The beginning of a long PDU that came with the one before is kept, wherever in the buffer it lies."""
+    peer = meet()
+    peer.associate()
+    sent = b""
+    for number in range(40):
+        ds = image(Rows=100, Columns=100 + number, PixelData=bytes(2 * 100 * (100 + number)))
+        command, data = store(ds, MAX_PDU - 6)
+        sent += b"".join(p_data(one) for one in command + data)
+    thread = threading.Thread(target=peer.send, args=(sent,))
+    thread.start()
+    assert [peer.status() for _ in range(40)] == [0] * 40
+    thread.join()
+
+
+def test_long_proposal_is_read_whole(meet: Callable[..., Peer]) -> None:
+    """128 presentation contexts with 40 transfer syntaxes each need more than the buffer of a P-DATA-TF."""
+    peer = meet()
+    sent = proposal(
+        *((f"1.2.840.10008.5.1.4.1.1.{number}", ExplicitVRLittleEndian) for number in range(1, 129)), syntaxes=40
+    )
+    assert len(sent) > 65536
+    peer.send(sent)
+    kind, body = peer.receive()
+    assert kind == 2
+    pdu = A_ASSOCIATE_AC()
+    pdu.decode(b"\x02\0" + len(body).to_bytes(4, "big") + body)
+    assert [item.result_reason for item in pdu.presentation_context] == [0] * 128
 
 
 @pytest.mark.parametrize("command", [dimse.N_EVENT_REPORT_RQ, 0x0020, 0x0021, 0x0010, 0x0140, 0x7FFF])
