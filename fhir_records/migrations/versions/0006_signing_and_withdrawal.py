@@ -69,5 +69,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("transaction_uid", name=op.f("pk_storage_commitment")),
     )
     op.create_index(op.f("ix_storage_commitment_delivery_id"), "storage_commitment", ["delivery_id"])
-    op.drop_constraint("deliverystate", "delivery", type_="check")
-    op.create_check_constraint("deliverystate", "delivery", sa.column("state").in_(_STATES))
+    for table in ("delivery", "forward", "forwarded_image"):
+        op.drop_constraint("deliverystate", table, type_="check")
+        op.create_check_constraint("deliverystate", table, sa.column("state").in_(_STATES))
