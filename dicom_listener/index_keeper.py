@@ -214,7 +214,10 @@ class IndexKeeper:
         opened = {note.association: None for note in notes if isinstance(note, Opened)}
         with self._database.session() as session:
             new = associations.renew_leases(session, opened)
-            fresh = [note for note in notes if isinstance(note, Rejected) or note.association.id in new]
+            # Once, however often it was told.
+            accepted = {note.association.id: note for note in notes if isinstance(note, Opened)}
+            fresh: list[Opened | Rejected] = [note for note in notes if isinstance(note, Rejected)]
+            fresh += [note for id_, note in accepted.items() if id_ in new]
             audit.record_past(session, map(entry_of, fresh))
         with self._changed:
             self._open |= opened

@@ -51,6 +51,8 @@ def main(url: str) -> int:
             Job.DELIVER: lambda delivery_id: note("deliver", delivery_id),
             Job.FORWARD: lambda forward_id: note("forward", forward_id),
             Job.TRY_RULES: lambda trial_id: note("try", trial_id),
+            Job.WITHDRAW: lambda delivery_id: note("withdraw", delivery_id),
+            Job.CONFIRM: lambda delivery_id: note("confirm", delivery_id),
         },
     )
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())

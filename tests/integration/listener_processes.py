@@ -19,7 +19,7 @@ def main() -> None:
     settings = ListenerSettings(host="127.0.0.1", port=int(port), processes=int(processes), min_free_bytes=0)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=stop.set).start())
-    ListenerProcesses(settings, Spool(Path(spool)), lambda: Database(url), clock=utc_now).run(stop, 5.0)
+    ListenerProcesses(settings, Spool(Path(spool)), lambda: Database(url), clock=utc_now).run(stop, 15.0)
 
 
 if __name__ == "__main__":

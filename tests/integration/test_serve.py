@@ -30,7 +30,7 @@ def test_it_answers_on_its_ports(service: Service) -> None:
     assert echoscu("127.0.0.1", service.dicom_port, called="WETREAD").status == 0
     assert echoscu("127.0.0.1", service.dicom_port, called="SOMEBODY").status != 0
     assert httpx.get(f"{service.url}/health/live").status_code == 200
-    assert "wetread_workers_alive 3.0" in httpx.get(f"{service.url}/metrics").text
+    assert "wetread_workers_alive 4.0" in httpx.get(f"{service.url}/metrics").text
 
 
 def test_the_first_administrator_logs_in(service: Service) -> None:

@@ -21,7 +21,6 @@ from pydicom.uid import UID, generate_uid
 from sqlalchemy import select
 
 from dicom_listener.association import Listener
-from dicom_listener.bounded import BoundedDecoder
 from dicom_listener.pixels import read_header
 from dicom_listener.received import read_received, split_file
 from dicom_listener.sender import send
@@ -39,6 +38,7 @@ from tests.peers import HOST, dciodvfy, need, run_program, storescu
 from tests.unit.dicom_listener.objects import as_file
 from tests.unit.fhir_records.renderings.sr_reports import ABSENT, header, report_of
 from web.dicomweb_http import dicomweb_router
+from web.dicomweb_reader import BoundedReader
 
 US = SenderSettings(ae_title="CT1")
 # Of the test data, those that cannot be filed, and a word of the reason.
@@ -118,9 +118,9 @@ def hospital(database: Database, tmp_path: Path) -> Iterator[Hospital]:
     spool = Spool(tmp_path / "spool")
     listener = Listener(ListenerSettings(host=HOST, port=0, min_free_bytes=0), database, spool)
     listener.start()
-    with BoundedDecoder() as decoder:
+    with BoundedReader() as reader:
         app = FastAPI()
-        app.include_router(dicomweb_router(database, spool.root, ZoneInfo("UTC"), (), decoder), prefix="/dicom-web")
+        app.include_router(dicomweb_router(database, spool.root, ZoneInfo("UTC"), (), reader), prefix="/dicom-web")
         try:
             yield Hospital(listener, spool, database, TestClient(app, raise_server_exceptions=False))
         finally:
