@@ -29,7 +29,7 @@ from dicom_listener import sender
 from dicom_listener.library import prepare_library
 from dicom_listener.reconciler import reindex_all
 from dicom_listener.settings import Node, SenderSettings
-from fhir_records import completion, migrations
+from fhir_records import migrations
 from fhir_records.database import Database
 from fhir_records.errors import DatabaseUnavailable, SettingsError
 
@@ -229,6 +229,8 @@ def read(
     study_uid: Annotated[str, typer.Argument(help="Study Instance UID.", metavar="STUDY_UID")], config: Config = None
 ) -> None:
     """Have a study read now, with the images that are here, without waiting for the rest."""
+    from fhir_records import completion  # with the job engine, which the listener's processes have no use for
+
     with database_of(config) as (_, database), database.session() as session:
         revision = completion.read_now(session, study_uid, "command line")
     if revision is None:

@@ -25,7 +25,6 @@ from fhir_records import migrations
 from fhir_records.database import Database
 from fhir_records.errors import DatabaseUnavailable
 from fhir_records.model import Installation
-from fhir_records.store.destinations import Fallback
 from fhir_records.store.studies import installation_namespace
 from web.settings import WebSettings
 
@@ -201,6 +200,7 @@ def completion_rules(settings: Settings) -> CompletionRules:
 
 def sweeper_of(settings: Settings, database: Database) -> Sweeper:
     """What looks for work that has come due."""
+    from fhir_records.store.destinations import Fallback
     from workflow.sweeps import Sweeper
 
     fallbacks = {

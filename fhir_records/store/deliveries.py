@@ -84,40 +84,12 @@ def add_deliveries(
     Returns:
         The numbers of the new ones. The caller asks for their first attempt in the same transaction.
     """
-    added: list[int] = []
-    for destination in dict.fromkeys(destinations):
-        delivery_id = session.execute(
-            insert(tables.Delivery)
-            .values(
-                document_id=document_id,
-                destination=destination,
-                state=DeliveryState.WAITING,
-                attempts=0,
-                next_attempt_at=now + ATTEMPT_LEASE,
-            )
-            .on_conflict_do_nothing(index_elements=["document_id", "destination"])
-            .returning(tables.Delivery.id)
-        ).scalar_one_or_none()
-        if delivery_id is not None:
-            added.append(delivery_id)
-    return tuple(added)
+    return _add(session, document_id, destinations, DeliveryState.WAITING, next_attempt_at=now + ATTEMPT_LEASE)
 
 
 def add_held(session: Session, document_id: int, destinations: Sequence[str]) -> None:
     """Deliveries that wait for a person's signature: no time is set for them, so none is attempted."""
-    for destination in dict.fromkeys(destinations):
-        session.execute(
-            insert(tables.Delivery)
-            .values(
-                document_id=document_id,
-                destination=destination,
-                state=DeliveryState.WAITING,
-                attempts=0,
-                next_attempt_at=None,
-                last_error="Waits for a person's signature.",
-            )
-            .on_conflict_do_nothing(index_elements=["document_id", "destination"])
-        )
+    _add(session, document_id, destinations, DeliveryState.WAITING, last_error="Waits for a person's signature.")
 
 
 def priority_of(session: Session, delivery_id: int) -> Priority:
@@ -135,19 +107,7 @@ def priority_of(session: Session, delivery_id: int) -> Priority:
 def add_refused(session: Session, document_id: int, destinations: Sequence[str]) -> None:
     """Deliveries of an object that the conformance gate holds: none is attempted before an administrator lets it go."""
     faults = session.get_one(tables.Document, document_id).faults
-    for destination in dict.fromkeys(destinations):
-        session.execute(
-            insert(tables.Delivery)
-            .values(
-                document_id=document_id,
-                destination=destination,
-                state=DeliveryState.REFUSED,
-                attempts=0,
-                next_attempt_at=None,
-                last_error=held_words(faults),
-            )
-            .on_conflict_do_nothing(index_elements=["document_id", "destination"])
-        )
+    _add(session, document_id, destinations, DeliveryState.REFUSED, last_error=held_words(faults))
 
 
 def held_words(faults: Sequence[str]) -> str:
@@ -197,19 +157,37 @@ def release_held(session: Session, document_id: int, *, by: str, reason: str, no
 
 def add_filtered(session: Session, document_id: int, destinations: Sequence[str]) -> None:
     """Deliveries that are not made, because the destination is configured not to get objects of this kind."""
+    _add(session, document_id, destinations, DeliveryState.FILTERED)
+
+
+def _add(
+    session: Session,
+    document_id: int,
+    destinations: Sequence[str],
+    state: DeliveryState,
+    *,
+    next_attempt_at: dt.datetime | None = None,
+    last_error: str | None = None,
+) -> tuple[int, ...]:
+    """One delivery for each destination, in this state; the numbers of those that were not there already."""
+    added: list[int] = []
     for destination in dict.fromkeys(destinations):
-        session.execute(
+        delivery_id = session.execute(
             insert(tables.Delivery)
             .values(
                 document_id=document_id,
                 destination=destination,
-                state=DeliveryState.FILTERED,
+                state=state,
                 attempts=0,
-                next_attempt_at=None,
-                last_error=None,
+                next_attempt_at=next_attempt_at,
+                last_error=last_error,
             )
             .on_conflict_do_nothing(index_elements=["document_id", "destination"])
-        )
+            .returning(tables.Delivery.id)
+        ).scalar_one_or_none()
+        if delivery_id is not None:
+            added.append(delivery_id)
+    return tuple(added)
 
 
 def take_due(session: Session, now: dt.datetime, limit: int = 100) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from pydicom.uid import Comprehensive3DSRStorage
 
 from fhir_records.model import Act, EarlierResult, Finding, Refusal, Region, Report, ResultStatus
 from fhir_records.renderings.dicom_sr import render_sr
+from tests.integration.object_sources import SAID, SOURCES
 from tests.peers import dciodvfy, dsrdump
 from tests.unit.fhir_records.renderings.sr_reports import (
     ABSENT,
@@ -26,24 +27,6 @@ from tests.unit.fhir_records.renderings.sr_reports import (
     ref,
     report_of,
     signature,
-)
-
-SAID = {"absent": ABSENT, "present": PRESENT, "refused": REFUSAL}
-
-# Of every kind: CT, MR, ultrasound, secondary capture, multi-frame, enhanced, big endian, UN elements.
-SOURCES = (
-    "transfer_syntaxes/CTImage.dcm",
-    "assorted/emri_small.dcm",
-    "assorted/emri_small_big_endian.dcm",
-    "assorted/eCT_Supplemental.dcm",
-    "assorted/SC_rgb_dcmtk_ebcr_dcmd.dcm",
-    "assorted/OBXXXX1A_rle_2frame.dcm",
-    "assorted/US1_J2KR.dcm",
-    "assorted/JPEG-LL.dcm",
-    "assorted/MR2_J2KI.dcm",
-    "assorted/MR-SIEMENS-DICOM-WithOverlays.dcm",
-    "assorted/explicit_VR-UN.dcm",
-    "assorted/gdcm-US-ALOKA-16.dcm",
 )
 
 
