@@ -10,6 +10,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
+from dicom_listener.bounded import BoundedDecoder, Bounds
 from dicom_listener.description import describe
 from dicom_listener.received import file_header
 from dicom_listener.sameness import Sameness, compare
@@ -25,7 +26,8 @@ def _stored(folder: Path, name: str, ds: Dataset, syntax: str) -> tuple[Path, st
 def _compared(folder: Path, one: Dataset, two: Dataset, syntaxes: tuple[str, str]) -> Sameness:
     first, first_pixels = _stored(folder, "one", one, syntaxes[0])
     second, second_pixels = _stored(folder, "two", two, syntaxes[1])
-    return compare(first, second, first_pixels, second_pixels)
+    with BoundedDecoder(Bounds(processes=1)) as decoder:
+        return compare(first, second, first_pixels, second_pixels, decoder)
 
 
 PLAIN = (ExplicitVRLittleEndian, ExplicitVRLittleEndian)
