@@ -103,7 +103,7 @@ class Acceptor:
             min_bytes_per_second=settings.min_bytes_per_second,
             idle_s=settings.network_timeout,
         )
-        store = Store(spool, self._tally, settings.max_object_bytes, clock)
+        store = Store(spool, settings.max_object_bytes, clock)
         taker = Reports((one.ae_title for one in settings.reporters), reports) if reports is not None else None
         self._house = House(
             gate, self._tally, store, limits, clock, self._stopping.is_set, self._aborting.is_set, taker
@@ -134,6 +134,7 @@ class Acceptor:
             self._aborting.set()
             self._left_within(5.0)
         self._aborting.set()
+        self._house.store.spool.clear_away()
         self._tally.flush()
 
     def _left_within(self, seconds: float) -> bool:

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Final
 
 import structlog
 
@@ -43,6 +44,9 @@ from dicom_listener.storing import Sender, Store, Storing
 from fhir_records.store.associations import OpenAssociation
 
 log = structlog.get_logger(__name__)
+
+# Files for the next objects that an acceptor makes ahead, while senders are busy with their answers.
+_LAID_IN: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,18 +298,27 @@ class _Conversation:
             self._finish(message)
 
     def _finish(self, message: _Message) -> None:
-        """A message is whole: answer it."""
-        status, comment = message.status, ""
+        """A message is whole: answer it, and do what need not be done before the answer."""
         if message.storing is not None:
             verdict = message.storing.finish()
-            status, comment = verdict.status, verdict.comment
-            if status == dimse.SUCCESS:
+            if verdict.status == dimse.SUCCESS:
                 self._tally.stored += 1
             else:
                 self._tally.refused += 1
-        elif message.report is not None and self._house.reports is not None:
+            try:
+                self._answer(message, verdict.status, verdict.comment)
+            finally:
+                if verdict.note is not None:
+                    self._house.handover.tell(verdict.note)
+            self._house.store.spool.lay_in(_LAID_IN)
+            return
+        status = message.status
+        if message.report is not None and self._house.reports is not None:
             syntax = self._contexts[message.context_id].transfer_syntax
             status = self._house.reports.take(message.request, bytes(message.report), syntax, self._proposal.calling)
+        self._answer(message, status)
+
+    def _answer(self, message: _Message, status: int, comment: str = "") -> None:
         self._message = None
         self._stream.enter(Phase.IDLE)
         if message.request.command != dimse.C_CANCEL_RQ:

@@ -19,7 +19,7 @@ from dicom_listener.dimse import (
 )
 from dicom_listener.examination import Announced, Examination
 from dicom_listener.faults import where
-from dicom_listener.handover import Ending, Handover, Quarantined, Stored
+from dicom_listener.handover import Ending, Note, Quarantined, Stored
 from dicom_listener.pdu_stream import Over, Source
 from dicom_listener.received import Received, file_header
 from dicom_listener.spool import Spool
@@ -48,6 +48,7 @@ class Verdict:
 
     status: int
     comment: str = ""  # without patient data
+    note: Note | None = None  # for the index, when the request is answered
 
 
 _NO_SPACE = Verdict(OUT_OF_RESOURCES, "out of space")
@@ -59,16 +60,12 @@ class Store:
 
     Args:
         spool: the files.
-        handover: the notes.
         max_object_bytes: of one data set.
         clock: the time now, in UTC.
     """
 
-    def __init__(
-        self, spool: Spool, handover: Handover, max_object_bytes: int, clock: Callable[[], dt.datetime]
-    ) -> None:
+    def __init__(self, spool: Spool, max_object_bytes: int, clock: Callable[[], dt.datetime]) -> None:
         self.spool = spool
-        self.handover = handover
         self.max_object_bytes = max_object_bytes
         self.clock = clock
 
@@ -122,7 +119,7 @@ class Storing:
                 self._fault = str(error)
 
     def finish(self) -> Verdict:
-        """The data set is whole: keep it, tell the index, and say how the request is to be answered."""
+        """The data set is whole: keep it, and say how the request is to be answered."""
         if self._draft is None and self._refusal is None:
             self._write(b"")
         if self._draft is None or self._refusal is not None:
@@ -175,8 +172,7 @@ class Storing:
         if reason:
             return self._keep_aside(draft, DOES_NOT_MATCH_SOP_CLASS, reason)
         key = self._store.spool.keep(draft, received.received_at)
-        self._store.handover.tell(Stored(key, self._sender.association_id))
-        return Verdict(SUCCESS)
+        return Verdict(SUCCESS, note=Stored(key, self._sender.association_id))
 
     def _keep_aside(self, draft: Draft, status: int, reason: str) -> Verdict:
         received, size = self._received, draft.size
@@ -189,8 +185,7 @@ class Storing:
         }
         key = self._store.spool.keep_aside(draft, received.received_at, facts)
         log.warning("an object was put into quarantine", reason=reason, caller=received.caller, bytes=size)
-        self._store.handover.tell(Quarantined(key, size, reason, received.caller, received.received_at))
-        return Verdict(status, reason)
+        return Verdict(status, reason, Quarantined(key, size, reason, received.caller, received.received_at))
 
     def _no_space(self, error: OutOfSpace) -> Verdict:
         log.error("the disk of the spool is too full to take objects", reason=str(error))

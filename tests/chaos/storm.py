@@ -176,7 +176,7 @@ def _settle(stand: Stand, ledger: Ledger, account: Account) -> None:
 
 def _orphans(stand: Stand) -> int:
     """Half-written files that nobody holds are removed at the next start; how many there were."""
-    found = len(list(stand.spool.root.rglob("*.part")))
+    found = len(verdict.half_written(stand.spool.root))
     stand.listen.stop()
     stand.listen.start()
     stand.wait_listening()

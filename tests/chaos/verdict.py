@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from sqlalchemy import func, select, text
@@ -54,8 +55,18 @@ def _answers(ledger: Ledger) -> Iterator[str]:
             yield f"an object was never answered: {made.path.name}"
 
 
+def half_written(root: Path) -> list[Path]:
+    """The files in a spool that hold the beginning of an object; empty ones lie ready for the next objects."""
+    found = []
+    for path in root.rglob("*.part"):
+        with suppress(FileNotFoundError):
+            if path.stat().st_size:
+                found.append(path)
+    return found
+
+
 def _left_over(stand: Stand) -> Iterator[str]:
-    for part in stand.spool.root.rglob("*.part"):
+    for part in half_written(stand.spool.root):
         yield f"a half-written file is left: {part.relative_to(stand.spool.root)}"
     for kept in (stand.listen, *stand.sweepers):
         if kept.left_behind:

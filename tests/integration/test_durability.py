@@ -108,7 +108,7 @@ def test_a_full_disk_refuses_and_an_emptied_one_takes(stand: Stand, ledger: Ledg
         stand.disk.empty()
     left = [one for one in made if not ledger.settled(one.sop_uid)]
     assert left, "the disk was never full"
-    assert not list(stand.spool.root.rglob("*.part")), "half-written files keep the disk full"
+    assert not verdict.half_written(stand.spool.root), "half-written files keep the disk full"
     note(ledger, left, by_pynetdicom(left, stand.port, "FULL"))
     come_to_rest(stand, ledger)
     assert verdict.faults(stand, ledger) == []
@@ -173,12 +173,12 @@ def test_half_written_files_of_dead_processes_are_removed_at_start(stand: Stand,
     peer.begin_store("2.25.1")
     for fragment in itertools.islice(big_object("2.25.1", 1 << 22, frames=4), 20):
         peer.send_data(fragment)
-    wait_until(lambda: list(stand.spool.root.rglob("*.part")), what="a half-written file")
+    wait_until(lambda: verdict.half_written(stand.spool.root), what="a half-written file")
     stand.listen.kill()
-    assert list(stand.spool.root.rglob("*.part"))
+    assert verdict.half_written(stand.spool.root)
     stand.listen.start()
     stand.wait_listening()
-    wait_until(lambda: not list(stand.spool.root.rglob("*.part")), what="its removal")
+    wait_until(lambda: not verdict.half_written(stand.spool.root), what="its removal")
     assert set(stand.spool.object_keys()) == before
 
 

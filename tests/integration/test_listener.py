@@ -32,6 +32,7 @@ from fhir_records import tables
 from fhir_records.database import Database
 from fhir_records.errors import PeerRefused, PeerUnavailable
 from fhir_records.model import InstanceKind, Standing
+from tests.chaos.verdict import half_written
 from tests.peers import HOST, echoscu, free_port, listens, run_program, storescu, wait_until
 from tests.unit.dicom_listener.objects import MR_IMAGE, as_file, image, report
 
@@ -459,7 +460,7 @@ def test_full_disk_is_out_of_resources_and_the_listener_lives_on(
         assert listener.keeper.settled(20)
         keys = list(listener.spool.object_keys())
         assert len(keys) == statuses.count(0x0000) == len(_instances(database))
-        assert not list(disk.rglob("*.part"))
+        assert not half_written(disk)
         listener.spool.remove(keys[0])
         failed = next(outcome.path for outcome in outcomes if outcome.status == 0xA700)
         assert send(failed, _node(listener), US).status == 0

@@ -34,6 +34,8 @@ from dicom_listener.pdu_stream import Limits
 from dicom_listener.received import read_received
 from dicom_listener.spool import Spool
 from dicom_listener.storing import Store
+from tests.chaos.verdict import half_written
+from tests.peers import wait_until
 from tests.unit.dicom_listener.objects import MR_IMAGE, encoded, image
 
 VERIFICATION = "1.2.840.10008.1.1"
@@ -87,7 +89,7 @@ class Peer:
         house = House(
             gate=self.gate,
             handover=self,
-            store=Store(self.spool, self, max_object_bytes, utc_now),
+            store=Store(self.spool, max_object_bytes, utc_now),
             limits=Limits(**{**told, **limits}),
             clock=lambda: dt.datetime.now(dt.UTC),
             stopping=self.stopping.is_set,
@@ -102,13 +104,19 @@ class Peer:
         """A handover."""
         self.notes.append(note)
 
+    def noted(self) -> Note:
+        """What was told of the last object: behind its answer."""
+        wait_until(lambda: isinstance(self.notes[-1], Stored | Quarantined), what="a note")
+        return self.notes[-1]
+
     def close(self) -> None:
         """End the connection, and wait until the other end has."""
         self.socket.close()
         self._thread.join(10)
         assert not self._thread.is_alive()
         assert self.gate.inside == 0
-        assert not list(self.spool.root.rglob("*.part"))
+        assert not half_written(self.spool.root)
+        self.spool.clear_away()
 
     def send(self, *parts: bytes) -> None:
         """Send bytes."""
@@ -384,7 +392,7 @@ def test_empty_data_set_is_not_understood(meet: Callable[..., Peer], announced: 
     if announced:
         peer.send(p_data(pdv(b"", last=True)))
     assert peer.status() == dimse.CANNOT_UNDERSTAND
-    note = peer.notes[-1]
+    note = peer.noted()
     assert isinstance(note, Quarantined)
     assert "SOPClassUID is missing" in note.reason
     assert list(peer.spool.quarantined_keys()) == [note.key]
@@ -567,7 +575,7 @@ def test_disk_that_fills_while_an_object_comes_is_out_of_resources(
     command, data = store(image(), 200)
     peer.send(*(p_data(one) for one in command + data))
     assert peer.status() == dimse.OUT_OF_RESOURCES
-    assert not [path for path in peer.spool.root.rglob("*") if path.is_file()]
+    assert not half_written(peer.spool.root)
     monkeypatch.setattr(os, "writev", write)
     command, data = store(image())
     peer.send(p_data(*command, *data))
