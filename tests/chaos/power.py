@@ -32,7 +32,8 @@ from fhir_records import tables
 from fhir_records.database import Database
 from fhir_records.errors import ObjectNotStorable
 from fhir_records.migrations import migrate
-from tests.chaos.crash_disk import CrashDisk, Manner, Tree
+from tests.chaos.crash_disk import Manner, Tree, crashed, live
+from tests.chaos.disk_history import History
 from tests.chaos.recorded_listener import Recording, record
 from tests.chaos.studies import Made
 
@@ -87,7 +88,7 @@ def survive(
         seed: of the moments, and of what the disk had written.
         say: told what is wrong.
     """
-    disk = CrashDisk(str(recording.root), recording.calls)
+    disk = History(str(recording.root), recording.calls)
     account = Account(seed, len(recording.calls), disk.changes, len(recording.answers))
     met: set[str] = set()
     # Before each change, each sync and each answer; and when all was over.
@@ -95,11 +96,11 @@ def survive(
     for number in range(states):
         chance = random.Random(f"{seed} {number}")
         at, manner = chance.choice(moments) + chance.choice((0, 0, 1)), Manner.by_chance(chance)
-        tree = disk.crash(at, manner, chance)
+        tree = crashed(disk.root, at, manner, chance)
         met.add(_hash(tree))
         known = [key for heard, key in recording.notes if heard < at]
         indexed = known[: chance.choice((0, len(known), chance.randrange(len(known) + 1)))]
-        found = _Loss(recording, database, at).faults(disk.live(at), tree, indexed, account)
+        found = _Loss(recording, database, at).faults(live(disk.root, at), tree, indexed, account)
         for fault in found:
             account.faults.append(f"state {number} ({manner}, at {at}): {fault}")
             say(account.faults[-1])
@@ -183,10 +184,11 @@ class _Loss:
         """Whether a row's file is that object, bit for bit, and the row tells the truth about it."""
         try:
             content = self._spool.path(row.file_key).read_bytes()
-        except FileNotFoundError:
+            data_set = split_file(content)[1]
+        except (FileNotFoundError, ObjectNotStorable):
             return False
         return (
-            hashlib.sha256(split_file(content)[1]).hexdigest() == made.sha256
+            hashlib.sha256(data_set).hexdigest() == made.sha256
             and (row.sha256, row.size) == (hashlib.sha256(content).hexdigest(), len(content))
             and row.missing_since is None
         )
@@ -235,7 +237,7 @@ def main() -> int:
     """Read the command line, record, lose power, print the account."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.power", description=__doc__)
     parser.add_argument("--states", type=int, default=300, help="losses of power in each recording")
-    parser.add_argument("--recordings", type=int, default=1)
+    parser.add_argument("--recordings", type=int, default=2, help="every second one of a listener that is killed, too")
     parser.add_argument("--seed", type=int)
     told = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
@@ -250,7 +252,7 @@ def main() -> int:
             migrate(database)
             for number in range(told.recordings):
                 place = Path(folder) / f"recording{number}"
-                recording = record(place, server.url, seed=seed + number)
+                recording = record(place, server.url, seed=seed + number, killed=bool(number % 2))
                 account = survive(recording, database, states=told.states, seed=seed + number, say=print)
                 print("\n".join(account.lines()), flush=True)
                 faults += len(account.faults)

@@ -17,7 +17,7 @@ TRACED = (
     "fsync,fdatasync,sync,syncfs,sync_file_range,sendto,sendmsg,sendmmsg,"
     "mmap,copy_file_range,sendfile,splice,vmsplice,io_uring_setup"
 )
-NEVER = 1 << 62
+UNKNOWN = "?"
 
 _LINE = re.compile(r"^(\d+) +(.*)$", re.DOTALL)
 _CALL = re.compile(r"^(\w+)\((.*)$", re.DOTALL)
@@ -30,14 +30,14 @@ _STRING = re.compile(r'"((?:\\x[0-9a-f]{2})*)"(\.\.\.)?')
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One system call that succeeded, or was under way when the recording ended."""
+    """One system call that succeeded, or may have: its process was killed meanwhile."""
 
     enter: int  # place in the order of all beginnings and ends
-    leave: int  # likewise; NEVER: it was under way
+    leave: int  # likewise
     thread: int
     name: str
     arguments: tuple[str, ...]  # as strace writes them, strings in hexadecimal
-    result: str
+    result: str  # UNKNOWN where it was under way when its process died
     result_path: str  # of a descriptor that it returned; ""
 
     @property
@@ -52,12 +52,24 @@ class Recorder:
     Args:
         command: what to run.
         trace: the file that the calls go to.
-        env: its environment; None: ours.
         output: the file for what it prints.
+        env: its environment; None: ours.
+        kill_at: strace's expression for calls whose callers are killed instead, such as "fsync:when=7"; "": none.
     """
 
-    def __init__(self, command: Sequence[str], trace: Path, output: Path, env: Mapping[str, str] | None = None) -> None:
-        options = ["-f", "-y", "-xx", "-v", "-s", str(1 << 27), "--seccomp-bpf", "-o", str(trace)]
+    def __init__(
+        self,
+        command: Sequence[str],
+        trace: Path,
+        output: Path,
+        *,
+        env: Mapping[str, str] | None = None,
+        kill_at: str = "",
+    ) -> None:
+        options = ["-f", "-y", "-xx", "-v", "-s", str(1 << 27), "-o", str(trace)]
+        if kill_at:
+            call, _, when = kill_at.partition(":")
+            options += ["-e", f"inject={call}:signal=SIGKILL:{when}"]
         self._trace = trace
         with output.open("wb") as written:
             self.process = subprocess.Popen(
@@ -93,31 +105,41 @@ def parse(lines: Iterator[str] | Sequence[str]) -> Iterator[Call]:
         ValueError: a line is not strace's, or holds a string that was cut off.
     """
     begun: dict[int, tuple[int, str, str]] = {}
+    number = 0
     for number, line in enumerate(lines):
         found = _LINE.match(line.rstrip("\n"))
         if found is None:
             raise ValueError(f"line {number + 1} of the recording is no line of strace -f")
         thread, text = int(found[1]), found[2]
-        if text.startswith(("+++", "---")):
+        if text.startswith("---"):
+            continue
+        if text.startswith("+++"):
+            if thread in begun:
+                yield _cut_off(begun.pop(thread), number, thread)
             continue
         if resumed := _RESUMED.match(text):
             enter, name, rest = begun.pop(thread)
             rest += resumed[2]
         elif call := _CALL.match(text):
             enter, name, rest = 2 * number, call[1], call[2]
-            if rest.endswith(_UNFINISHED):
-                begun[thread] = (enter, name, rest.removesuffix(_UNFINISHED))
-                continue
         else:
             raise ValueError(f"line {number + 1} of the recording is not understood: {text[:80]}")
-        if done := _RESULT.match(rest):
-            result, path = _result(done[2])
-            if result.isdigit() or result.startswith("0x"):
-                yield Call(enter, 2 * number + 1, thread, name, _split(done[1]), result, path)
-        elif not rest.rstrip().endswith("= ?"):
-            raise ValueError(f"line {number + 1} of the recording has no result")
-    for thread, (enter, name, rest) in begun.items():
-        yield Call(enter, NEVER, thread, name, _split(rest), "", "")
+        if rest.endswith(_UNFINISHED):
+            begun[thread] = (enter, name, rest.removesuffix(_UNFINISHED))
+            continue
+        done = _RESULT.match(rest)
+        if done is None:
+            raise ValueError(f"line {number + 1} of the recording has no result: {rest[-80:]}")
+        result, path = done[2].partition("<")[0], path_of(done[2])[0]
+        if result == UNKNOWN or result.isdigit() or result.startswith("0x"):
+            yield Call(enter, 2 * number + 1, thread, name, _split(done[1]), result, path)
+    for thread, rest_of in begun.items():
+        yield _cut_off(rest_of, number, thread)
+
+
+def _cut_off(begun: tuple[int, str, str], number: int, thread: int) -> Call:
+    enter, name, rest = begun
+    return Call(enter, 2 * number + 1, thread, name, _split(rest), UNKNOWN, "")
 
 
 def text_of(argument: str) -> bytes:
@@ -140,10 +162,6 @@ def path_of(argument: str) -> tuple[str, bool]:
     if found is None:
         return "", False
     return bytes.fromhex(found[1].replace("\\x", "")).decode("utf-8", "surrogateescape"), bool(found[2])
-
-
-def _result(text: str) -> tuple[str, str]:
-    return text.partition("<")[0], path_of(text)[0]
 
 
 def _split(arguments: str) -> tuple[str, ...]:
