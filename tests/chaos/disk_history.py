@@ -134,8 +134,9 @@ class History:
 
     def _seek(self, call: Call) -> None:
         node = self._node(call, call.arguments[0])
-        if node is not None:
-            self._offsets[id(node), _descriptor(call.arguments[0])] = call.value
+        here = (id(node), _descriptor(call.arguments[0]))
+        if self._offsets.get(here, -1) >= 0:
+            self._offsets[here] = call.value
 
     def _remove(self, call: Call) -> None:
         self._change(call, self._absolute(call, 1 if call.name.endswith("at") else 0), None)
