@@ -151,6 +151,7 @@ def _tls_of(settings: Settings) -> TlsSettings | None:
         port=tls.port,
         client_ca=settings.beside(tls.client_ca) if tls.client_ca else None,
         only=tls.only,
+        crl=settings.beside(tls.crl) if tls.crl else None,
     )
 
 
@@ -163,6 +164,7 @@ def node_of(settings: Settings, destination: Destination) -> Node:
             certificate=settings.beside(destination.tls_certificate) if destination.tls_certificate else None,
             key=settings.beside(destination.tls_key) if destination.tls_key else None,
             server_name=destination.tls_server_name,
+            crl=settings.beside(destination.tls_crl) if destination.tls_crl else None,
         )
     return Node(
         destination.name, destination.ae_title, destination.host, destination.port, destination.timeout_seconds, tls

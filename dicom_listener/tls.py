@@ -14,6 +14,7 @@ from pathlib import Path
 
 import structlog
 
+from dicom_listener.certificates import read_lists
 from dicom_listener.settings import ClientTls, TlsSettings
 from fhir_records.errors import SettingsError
 
@@ -82,7 +83,7 @@ class ServerTls:
     def _seen(self) -> list[tuple[int, int, int] | None]:
         """What changes with the files."""
         settings = self._settings
-        return [_stamp(path) for path in (settings.certificate, settings.key, settings.client_ca) if path]
+        return [_stamp(path) for path in (settings.certificate, settings.key, settings.client_ca, settings.crl) if path]
 
 
 def client_context(settings: ClientTls) -> ssl.SSLContext:
@@ -99,6 +100,8 @@ def client_context(settings: ClientTls) -> ssl.SSLContext:
         _load_authorities(context, settings.ca)
     if settings.certificate is not None:
         _load_chain(context, settings.certificate, settings.key or settings.certificate)
+    if settings.crl is not None:
+        _load_revoked(context, settings.crl)
     return context
 
 
@@ -138,6 +141,8 @@ def _server_context(settings: TlsSettings) -> ssl.SSLContext:
     if settings.client_ca is not None:
         _load_authorities(context, settings.client_ca)
         context.verify_mode = ssl.CERT_REQUIRED
+    if settings.crl is not None:
+        _load_revoked(context, settings.crl)
     return context
 
 
@@ -162,6 +167,16 @@ def _load_authorities(context: ssl.SSLContext, path: Path) -> None:
         context.load_verify_locations(cafile=path)
     except (OSError, ValueError) as error:
         raise SettingsError(f"The certificates of {path} cannot be used: {_words(error)}.") from error
+
+
+def _load_revoked(context: ssl.SSLContext, path: Path) -> None:
+    """Check each certificate of a chain against its authority's list (RFC 5280 section 6.3); one without is refused."""
+    read_lists(path)  # a certificate in this file would be trusted
+    try:
+        context.load_verify_locations(cafile=path)
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"The lists of {path} cannot be used: {_words(error)}.") from error
+    context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
 
 
 def _no_password() -> str:
