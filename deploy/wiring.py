@@ -155,6 +155,16 @@ def _tls_of(settings: Settings) -> TlsSettings | None:
     )
 
 
+def tls_files(settings: Settings) -> tuple[tuple[str, TlsSettings | ClientTls], ...]:
+    """The files of TLS that are in use, and whose they are: the listener's, and each destination's by its name."""
+    own = _tls_of(settings)
+    nodes = [node_of(settings, entry) for entry in settings.file.destination]
+    return (
+        *([("listener", own)] if own is not None else []),
+        *((node.name, node.tls) for node in nodes if node.tls is not None),
+    )
+
+
 def node_of(settings: Settings, destination: Destination) -> Node:
     """The node that a `[[destination]]` is."""
     tls = None
@@ -188,6 +198,7 @@ def web_settings(settings: Settings) -> WebSettings:
         ae_title=settings.file.dicom.ae_title,
         dicom_port=settings.file.dicom.port,
         min_free_bytes=settings.file.dicom.min_free_mb * 2**20,
+        tls_files=tls_files(settings),
         organization=settings.file.site.organization,
         identifier_scheme=settings.file.signing.identifier_scheme,
     )

@@ -241,7 +241,7 @@ def _name(one: x509.Certificate) -> str:
 
 def _common_name(name: x509.Name) -> str:
     found = name.get_attributes_for_oid(NameOID.COMMON_NAME)
-    return f'"{found[0].value}"' if found else f'"{name.rfc4514_string()}"'
+    return f'"{found[0].value!s}"' if found else f'"{name.rfc4514_string()}"'
 
 
 def _day(instant: dt.datetime) -> str:

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import structlog
 
-from dicom_listener.certificates import read_lists
 from dicom_listener.settings import ClientTls, TlsSettings
 from fhir_records.errors import SettingsError
 
@@ -105,6 +104,18 @@ def client_context(settings: ClientTls) -> ssl.SSLContext:
     return context
 
 
+def usable(settings: TlsSettings | ClientTls) -> None:
+    """See that connections can be secured with these files.
+
+    Raises:
+        SettingsError: they cannot; says which file, and why.
+    """
+    if isinstance(settings, TlsSettings):
+        _server_context(settings)
+    else:
+        client_context(settings)
+
+
 def no_handshake(settings: ClientTls, host: str, port: int, timeout_s: float) -> str:
     """Why there is no TLS connection to a peer, in words; "" where there is one, or the reason is another.
 
@@ -171,6 +182,9 @@ def _load_authorities(context: ssl.SSLContext, path: Path) -> None:
 
 def _load_revoked(context: ssl.SSLContext, path: Path) -> None:
     """Check each certificate of a chain against its authority's list (RFC 5280 section 6.3); one without is refused."""
+    # Here, for most listeners never need it, and every acceptor would carry it.
+    from dicom_listener.certificates import read_lists
+
     read_lists(path)  # a certificate in this file would be trusted
     try:
         context.load_verify_locations(cafile=path)

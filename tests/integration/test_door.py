@@ -6,7 +6,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +174,19 @@ def test_who_is_not_known_by_certificate_does_not_come_in(
     assert "not trusted" in door.reasons()[1]
     assert all(reason.startswith("no TLS: ") for reason in door.reasons()[:4])
     assert door.of(Opened) == []
+    assert storescu([scan], HOST, door.tls_port, options=secured_by(scanner, ours)).status == 0
+
+
+def test_a_revoked_scanner_does_not_come_in(
+    opened: Open, server: Issued, scanner: Issued, ours: Authority, scan: Path
+) -> None:
+    """DCMTK with a certificate on the list is refused, the reason told; with another one it stores."""
+    lost = ours.issue("lost")
+    settings = replace(tls(server, ours.certificate), crl=ours.revoke(lost))
+    door = opened(tls=settings)
+    assert storescu([scan], HOST, door.tls_port, options=secured_by(lost, ours)).status != 0
+    wait_until(door.reasons, what="the reason")
+    assert door.reasons() == ["no TLS: the certificate is not trusted (certificate revoked)"]
     assert storescu([scan], HOST, door.tls_port, options=secured_by(scanner, ours)).status == 0
 
 

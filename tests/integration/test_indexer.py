@@ -442,7 +442,7 @@ def test_what_nobody_told_of_is_made_durable_before_it_has_a_row(
     really = os.fsync
 
     def fsync(descriptor: int) -> None:
-        synced.add(os.readlink(f"/proc/self/fd/{descriptor}"))
+        synced.add(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
         really(descriptor)
 
     class Watched(Index):
