@@ -14,20 +14,19 @@ import traceback
 from pathlib import Path
 
 from dicom_listener.library import prepare_library
-from tests.fuzz import seeds, wire
+from tests.fuzz import seeds, tls_wire, wire
 from tests.fuzz.mutations import mutated
 from tests.fuzz.targets import CASE_S, TARGETS, time_limit
 
-WIRE = "wire"
 # Of the time, for talking to a listener: there cases are slow, and there the peers are.
-WIRE_SHARE = 0.4
+ON_THE_WIRE = {"wire": 0.25, "tls": 0.15}
 
 
 def main() -> int:
     """Run every target, or the one that is named."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60, help="in all")
-    parser.add_argument("--target", choices=[*TARGETS, WIRE], help="this one alone")
+    parser.add_argument("--target", choices=[*TARGETS, *ON_THE_WIRE], help="this one alone")
     parser.add_argument("--engine", choices=("atheris", "random"), help="default: atheris where it is installed")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of what is random")
     parser.add_argument("--found", type=Path, default=Path("fuzz-found"), help="where the bytes of faults are kept")
@@ -41,14 +40,14 @@ def main() -> int:
     engine = options.engine or ("atheris" if has_atheris else "random")
     if options.inside:
         _atheris(options.target, options.seconds, options.found)
-    names = [options.target] if options.target else [*TARGETS, WIRE]
+    names = [options.target] if options.target else [*TARGETS, *ON_THE_WIRE]
     print(f"engine {engine}, seed {options.seed}", flush=True)
     faults = 0
     for name in names:
-        share = 1.0 if options.target else WIRE_SHARE if name == WIRE else (1 - WIRE_SHARE) / len(TARGETS)
-        seconds = options.seconds * share
-        if name == WIRE:
-            faults += _on_the_wire(seconds, options.seed, options.found)
+        rest = (1 - sum(ON_THE_WIRE.values())) / len(TARGETS)
+        seconds = options.seconds * (1.0 if options.target else ON_THE_WIRE.get(name, rest))
+        if name in ON_THE_WIRE:
+            faults += _on_the_wire(name, seconds, options.seed, options.found)
         elif engine == "atheris":
             faults += _under_atheris(name, seconds, options.found)
         else:
@@ -121,22 +120,25 @@ def _atheris(name: str, seconds: float, found: Path) -> None:
         atheris.Fuzz()
 
 
-def _on_the_wire(seconds: float, seed: int, found: Path) -> int:
-    with tempfile.TemporaryDirectory() as folder, wire.victim(Path(folder)) as there:
-        storm = wire.Storm(there, seed)
-        try:
-            before = wire.warmed(there)
-            storm.run(seconds=seconds)
-            wire.echo(there)
-            after = wire.check_rest(there, before)
-            wire.check_folder(there)
-            print(f"    before {before}, after {after}; slowest case {storm.slowest_s:.1f} s")
-        except wire.Fault as fault:
-            storm.faults.append(str(fault))
-        print(f"{WIRE:12} {storm.cases:9} cases  {len(storm.faults)} faults", flush=True)
-        for text in storm.faults:
-            print(f"    {text[:600]}", f"    {_keep(found, WIRE, text.encode())}", sep="\n")
-        return len(storm.faults)
+def _on_the_wire(name: str, seconds: float, seed: int, found: Path) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        folk = tls_wire.people(Path(folder) / "people")
+        (Path(folder) / "victim").mkdir()
+        with wire.victim(Path(folder) / "victim", *folk.files) as there:
+            storm = wire.Storm(there, seed) if name == "wire" else tls_wire.TlsStorm(there, folk, seed)
+            try:
+                before = wire.warmed(there)
+                storm.run(seconds=seconds)
+                wire.echo(there)
+                after = wire.check_rest(there, before)
+                wire.check_folder(there)
+                print(f"    before {before}, after {after}")
+            except wire.Fault as fault:
+                storm.faults.append(str(fault))
+            print(f"{name:12} {storm.cases:9} cases  {len(storm.faults)} faults", flush=True)
+            for text in storm.faults:
+                print(f"    {text[:600]}", f"    {_keep(found, name, text.encode())}", sep="\n")
+            return len(storm.faults)
 
 
 if __name__ == "__main__":

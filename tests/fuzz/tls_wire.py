@@ -1,4 +1,4 @@
-"""The TLS port of a real listener, met badly: no hello at all, a broken one, half of one, slowly, by the wrong people."""
+"""The TLS port of a real listener, met badly: no hello, a broken one, half of one, slowly, by the wrong people."""
 
 from __future__ import annotations
 
