@@ -48,7 +48,9 @@ def uncompressed(path: Path, transfer_syntax_uid: str, decoder: Decoder) -> Data
         ds = dcmread(path)
     except Exception as error:  # boundary: pydicom raises whatever a broken file brings about
         raise PixelsNotReadable("The file is not a readable DICOM file.") from error
-    source = str(ds.file_meta.TransferSyntaxUID)
+    source = str(ds.file_meta.get("TransferSyntaxUID") or "")
+    if not can_be_uncompressed(source):
+        raise PixelsNotReadable("The object has no compressed pixels that can be decoded.")
     frames = number_of_frames(ds)
     _check(ds, source, frames)
     pixels = bytearray()
