@@ -1,12 +1,14 @@
 """The same object again: what two objects of one SOP Instance UID have in common (design, section 7).
 
 Looked at only when a SOP Instance UID comes a second time, so it may be slow: where the encodings differ, both are
-decoded.
+decoded, in a child process: an object over which a decoder breaks down must not take the index with it, again and
+again whenever it is started.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,10 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 
+from dicom_listener.bounded import BoundedDecoder, Bounds
 from dicom_listener.data_set import PIXEL_TAGS
 from dicom_listener.filed import opened
-from dicom_listener.pixels import native_frame, number_of_frames, read_header
+from dicom_listener.pixels import Decoder, number_of_frames, read_header
 from fhir_records.errors import PixelsNotReadable
 
 # What only says how the rest is encoded: character set, lengths, padding, offset tables, and how colour is laid out.
@@ -33,8 +36,17 @@ class Sameness(StrEnum):
     PIXELS_DIFFER = "pixels differ"
 
 
-def compare(path: Path, other: Path, pixels_sha256: str, other_pixels_sha256: str) -> Sameness:
-    """Compare two files of the spool; the hashes are those that the index keeps of their pixels.
+def compare(
+    path: Path, other: Path, pixels_sha256: str, other_pixels_sha256: str, decoder: Decoder | None = None
+) -> Sameness:
+    """Compare two files of the spool.
+
+    Args:
+        path: one of them.
+        other: the other.
+        pixels_sha256: of the one's pixels, as the index keeps it.
+        other_pixels_sha256: of the other's.
+        decoder: what decodes frames, within limits; None: a child of this process.
 
     Raises:
         FileNotFoundError: one of them is gone.
@@ -43,7 +55,7 @@ def compare(path: Path, other: Path, pixels_sha256: str, other_pixels_sha256: st
     with opened(path) as one, opened(other) as two:
         if one.received.transfer_syntax_uid == two.received.transfer_syntax_uid and one.has_data_of(two):
             return Sameness.SAME
-    if not _same_pixels(path, other, pixels_sha256, other_pixels_sha256):
+    if not _same_pixels(path, other, pixels_sha256, other_pixels_sha256, decoder):
         return Sameness.PIXELS_DIFFER
     try:
         same = _comparable(read_header(path)) == _comparable(read_header(other))
@@ -52,7 +64,13 @@ def compare(path: Path, other: Path, pixels_sha256: str, other_pixels_sha256: st
     return Sameness.SAME if same else Sameness.HEADER_DIFFERS
 
 
-def _same_pixels(path: Path, other: Path, word: str, other_word: str) -> bool:
+@cache
+def _own_decoder() -> BoundedDecoder:
+    """Started by the first comparison that needs it, and ended with this process."""
+    return BoundedDecoder(Bounds(processes=1))
+
+
+def _same_pixels(path: Path, other: Path, word: str, other_word: str, decoder: Decoder | None) -> bool:
     if word == other_word:
         return True
     if not word or not other_word:
@@ -61,18 +79,18 @@ def _same_pixels(path: Path, other: Path, word: str, other_word: str) -> bool:
     if len(encodings) == 1 and encodings <= set(_UNCOMPRESSED_WORDS):
         return False
     try:
-        return _same_decoded(path, other)
+        return _same_decoded(path, other, decoder or _own_decoder())
     except PixelsNotReadable:
         # What cannot be compared is kept apart: losing an image would be worse than keeping one too many.
         return False
 
 
-def _same_decoded(path: Path, other: Path) -> bool:
+def _same_decoded(path: Path, other: Path, decoder: Decoder) -> bool:
     frames = number_of_frames(read_header(path))
     if frames != number_of_frames(read_header(other)):
         return False
     for frame in range(1, frames + 1):
-        one, two = native_frame(path, frame), native_frame(other, frame)
+        one, two = decoder.native_frame(path, frame), decoder.native_frame(other, frame)
         if one.photometric_interpretation != two.photometric_interpretation:
             return False
         if not np.array_equal(one.pixels, two.pixels):

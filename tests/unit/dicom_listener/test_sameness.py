@@ -10,6 +10,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
+from dicom_listener.bounded import BoundedDecoder, Bounds
 from dicom_listener.description import describe
 from dicom_listener.received import file_header
 from dicom_listener.sameness import Sameness, compare
@@ -66,3 +67,16 @@ def test_other_pixels_are_a_conflict(tmp_path: Path) -> None:
     as_file(other)
     other.compress(RLELossless, generate_instance_uid=False)
     assert _compared(tmp_path, ds, other, (ExplicitVRLittleEndian, RLELossless)) is Sameness.PIXELS_DIFFER
+
+
+def test_a_decoder_that_breaks_down_makes_a_conflict(tmp_path: Path) -> None:
+    """Where decoding ends in a crash, the process that compares lives on, and the object is kept apart."""
+    ds = image()
+    packed = copy.deepcopy(ds)
+    as_file(packed)
+    packed.compress(RLELossless, generate_instance_uid=False)
+    first, first_pixels = _stored(tmp_path, "one", ds, ExplicitVRLittleEndian)
+    second, second_pixels = _stored(tmp_path, "two", packed, RLELossless)
+    with BoundedDecoder(Bounds(processes=1), "tests.unit.dicom_listener.children.crashes") as decoder:
+        assert compare(first, second, first_pixels, second_pixels, decoder) is Sameness.PIXELS_DIFFER
+    assert compare(first, second, first_pixels, second_pixels) is Sameness.SAME
