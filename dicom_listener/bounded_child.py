@@ -1,7 +1,7 @@
 """The child process of `bounded`: decodes one frame after another, within a limit of memory, until its input ends.
 
-``python -m dicom_listener.bounded_child MEGABYTES SECONDS``: requests are lines of JSON on standard input; each answer on
-standard output is JSON and pixels, with their lengths before them.
+``python -m dicom_listener.bounded_child MEGABYTES SECONDS``: requests are lines of JSON on standard input; each answer
+on standard output is JSON and pixels, with their lengths before them.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ class Gallery:
         # Behind the element's head, the offset table and the first item's head.
         promise_of(content[content.find(b"\xe0\x7f\x10\x00") + 28 :])
         try:
-            if self.cases % 4 == 0:
+            if self.cases % 4 == 3:
                 uncompressed(path, _EXPLICIT, decoder)
                 return "uncompressed"
             shown = decoder.display_frame(path)
