@@ -1,14 +1,13 @@
 """The same object again: what two objects of one SOP Instance UID have in common (design, section 7).
 
 Looked at only when a SOP Instance UID comes a second time, so it may be slow: where the encodings differ, both are
-decoded, in a child process: an object over which a decoder breaks down must not take the index with it, again and
-again whenever it is started.
+decoded.
 """
 
 from __future__ import annotations
 
+import time
 from enum import StrEnum
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 
-from dicom_listener.bounded import BoundedDecoder, Bounds
 from dicom_listener.data_set import PIXEL_TAGS
 from dicom_listener.filed import opened
 from dicom_listener.pixels import Decoder, number_of_frames, read_header
@@ -26,6 +24,8 @@ from fhir_records.errors import PixelsNotReadable
 # What only says how the rest is encoded: character set, lengths, padding, offset tables, and how colour is laid out.
 _ENCODING_TAGS = frozenset({0x00080005, 0x00280004, 0x00280006, 0x7FE00001, 0x7FE00002, 0x7FE00003, 0xFFFCFFFC})
 _UNCOMPRESSED_WORDS = ("little", "big")
+# Objects wait behind a comparison.
+_MOST_SECONDS = 60.0
 
 
 class Sameness(StrEnum):
@@ -36,17 +36,15 @@ class Sameness(StrEnum):
     PIXELS_DIFFER = "pixels differ"
 
 
-def compare(
-    path: Path, other: Path, pixels_sha256: str, other_pixels_sha256: str, decoder: Decoder | None = None
-) -> Sameness:
+def compare(path: Path, other: Path, pixels_sha256: str, other_pixels_sha256: str, decoder: Decoder) -> Sameness:
     """Compare two files of the spool.
 
     Args:
-        path: one of them.
-        other: the other.
-        pixels_sha256: of the one's pixels, as the index keeps it.
-        other_pixels_sha256: of the other's.
-        decoder: what decodes frames, within limits; None: a child of this process.
+        path: of one.
+        other: of the other one.
+        pixels_sha256: what the index keeps of the pixels of the one.
+        other_pixels_sha256: and of the other.
+        decoder: for pixels that are encoded differently; it bounds what decoding takes, for anybody may have sent them.
 
     Raises:
         FileNotFoundError: one of them is gone.
@@ -59,18 +57,12 @@ def compare(
         return Sameness.PIXELS_DIFFER
     try:
         same = _comparable(read_header(path)) == _comparable(read_header(other))
-    except PixelsNotReadable:
+    except Exception:  # boundary: pydicom raises whatever a broken value brings about; nothing is removed then
         same = False
     return Sameness.SAME if same else Sameness.HEADER_DIFFERS
 
 
-@cache
-def _own_decoder() -> BoundedDecoder:
-    """Started by the first comparison that needs it, and ended with this process."""
-    return BoundedDecoder(Bounds(processes=1))
-
-
-def _same_pixels(path: Path, other: Path, word: str, other_word: str, decoder: Decoder | None) -> bool:
+def _same_pixels(path: Path, other: Path, word: str, other_word: str, decoder: Decoder) -> bool:
     if word == other_word:
         return True
     if not word or not other_word:
@@ -79,17 +71,21 @@ def _same_pixels(path: Path, other: Path, word: str, other_word: str, decoder: D
     if len(encodings) == 1 and encodings <= set(_UNCOMPRESSED_WORDS):
         return False
     try:
-        return _same_decoded(path, other, decoder or _own_decoder())
+        return _same_decoded(path, other, decoder)
     except PixelsNotReadable:
         # What cannot be compared is kept apart: losing an image would be worse than keeping one too many.
         return False
 
 
 def _same_decoded(path: Path, other: Path, decoder: Decoder) -> bool:
+    """Whether all frames are the same. Raises PixelsNotReadable where it cannot be told, or not in time."""
+    deadline = time.monotonic() + _MOST_SECONDS
     frames = number_of_frames(read_header(path))
     if frames != number_of_frames(read_header(other)):
         return False
     for frame in range(1, frames + 1):
+        if time.monotonic() > deadline:
+            raise PixelsNotReadable("There are too many frames to compare.")
         one, two = decoder.native_frame(path, frame), decoder.native_frame(other, frame)
         if one.photometric_interpretation != two.photometric_interpretation:
             return False

@@ -72,11 +72,18 @@ def uncompressed(path: Path, transfer_syntax_uid: str, decoder: Decoder) -> Data
 
 
 def encoded_anew(ds: Dataset, transfer_syntax_uid: str) -> Dataset:
-    """``ds``, read from a file, made ready to be sent in another uncompressed little endian transfer syntax."""
+    """``ds``, read from a file, made ready to be sent in another uncompressed little endian transfer syntax.
+
+    Raises:
+        PixelsNotReadable: an element cannot be read, so it cannot be written either.
+    """
     # Parsed to the last item first: a sequence that nobody has looked at yet would be written with the bytes it was
     # read from, and those are in the old encoding.
-    for _ in ds.iterall():
-        pass
+    try:
+        for _ in ds.iterall():
+            pass
+    except Exception as error:  # boundary: pydicom decodes values only now, and raises whatever a broken one brings
+        raise PixelsNotReadable("An element of it cannot be read, nor written in another encoding.") from error
     ds.file_meta.TransferSyntaxUID = UID(transfer_syntax_uid)
     # pynetdicom compares this with the transfer syntax, and would think the file's own encoding a mistake.
     ds.set_original_encoding(transfer_syntax_uid == ImplicitVRLittleEndian, True, ds.original_character_set)

@@ -27,6 +27,7 @@ from dicom_listener.transcoding import uncompressed
 from dicom_listener.transfer_syntaxes import TRANSFER_SYNTAXES
 from fhir_records.errors import PixelsNotReadable
 from tests.fuzz.mutations import mutated
+from tests.fuzz.seeds import corpus
 from tests.unit.dicom_listener.objects import as_file, image
 
 ROWS, COLUMNS = 24, 20
@@ -97,6 +98,9 @@ class Gallery:
             for name, content in pool.items():
                 self._show(decoder, f"{name}, sound", content, 0)
             self.sound = Counter(self.outcomes)
+            for name, content in corpus("picture").items():
+                for uncompress in (False, True):
+                    self._show(decoder, name, content, 0, uncompress=uncompress)
             threads = [
                 threading.Thread(target=self._work, args=(decoder, pool, number, cases, deadline))
                 for number in range(BOUNDS.processes)
@@ -114,14 +118,16 @@ class Gallery:
         while time.monotonic() < deadline and not self.faults and not (cases and self.cases >= cases):
             name = names[self.cases % len(names)]
             self.cases += 1
-            self._show(decoder, name, spoiled(pool[name], others, rng), number)
+            self._show(decoder, name, spoiled(pool[name], others, rng), number, uncompress=self.cases % 4 == 0)
 
-    def _show(self, decoder: BoundedDecoder, name: str, content: bytes, number: int) -> None:
+    def _show(
+        self, decoder: BoundedDecoder, name: str, content: bytes, number: int, *, uncompress: bool = False
+    ) -> None:
         path = self.folder / f"{number}.dcm"
         path.write_bytes(content)
         began = time.monotonic()
         try:
-            outcome = self._outcome(decoder, path)
+            outcome = self._outcome(decoder, path, uncompress=uncompress)
         except Exception as error:  # boundary: whatever else comes out is a fault to be told
             self.faults.append(f"{name}: {error!r}")
             (self.folder / f"fault-{self.cases}.dcm").write_bytes(content)
@@ -135,13 +141,13 @@ class Gallery:
         kinds = ("broke down", "took longer", "not enough memory", "shown", "uncompressed")
         self.outcomes[next((kind for kind in kinds if kind in outcome), "refused")] += 1
 
-    def _outcome(self, decoder: BoundedDecoder, path: Path) -> str:
+    def _outcome(self, decoder: BoundedDecoder, path: Path, *, uncompress: bool) -> str:
         """What became of it, in words."""
         content = path.read_bytes()
         # Behind the element's head, the offset table and the first item's head.
         promise_of(content[content.find(b"\xe0\x7f\x10\x00") + 28 :])
         try:
-            if self.cases % 4 == 3:
+            if uncompress:
                 uncompressed(path, _EXPLICIT, decoder)
                 return "uncompressed"
             shown = decoder.display_frame(path)
