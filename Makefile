@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 ARGS ?=
 
-.PHONY: help setup setup-test demo test lint unit viewer pictures bench fuzz clean
+.PHONY: help setup setup-test demo test lint unit viewer pictures bench fuzz chaos power clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -56,6 +56,12 @@ bench: setup-test ## measure against peers
 
 fuzz: setup-test ## what strangers send, made wrong, for ARGS="--seconds 600"; guided by coverage with pip install '.[fuzz]'
 	$(BIN)/python -m tests.fuzz $(ARGS)
+
+chaos: setup-test ## kill, fill, cut and confuse a listener while modalities send to it, for ARGS="--minutes 10"
+	$(BIN)/python -m tests.chaos $(ARGS)
+
+power: setup-test ## take the power away from a recorded listener, at ARGS="--states 300" moments
+	$(BIN)/python -m tests.chaos.power $(ARGS)
 
 clean: ## remove what was made
 	rm -rf $(VENV) web/static/viewer web/viewer/node_modules

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +16,7 @@ from rich.table import Column, Table
 
 from deploy import drift_report, logs
 from deploy.cli_common import Config, console, database_of, in_words
+from deploy.model_changes import recorded, told_of
 from deploy.settings import load
 from fhir_records.errors import BundleError, SettingsError
 from fhir_records.store.models import shadow_summary, weekly
@@ -185,6 +188,15 @@ def _registry(config: Path | None) -> Registry:
     return registry
 
 
+@contextmanager
+def _changing(action: str, config: Path | None) -> Iterator[tuple[Registry, dict[str, Any]]]:
+    """A change of a model, and the detail of its row in the audit trail."""
+    with database_of(config) as (_, database):
+        registry = _registry(config)
+        with recorded(database, registry, action) as detail:
+            yield registry, detail
+
+
 Name = Annotated[str, typer.Argument(help="The model's name.")]
 VersionNumber = Annotated[str, typer.Argument(help="As `wetread models list` shows it.")]
 
@@ -200,9 +212,9 @@ def add_model(
 ) -> None:
     """Register a bundle: check it, export it, compare the export with the original, run its golden cases."""
     logs.configure("models", level="WARNING")
-    with in_words():
-        registry = _registry(config)
+    with _changing("model registered", config) as (registry, detail):
         model = registry.add(bundle, contract=contract, activate=activate)
+        detail.update(told_of(model))
         active = registry.get(model.name).path == model.path
         record = json.loads((model.path / "registered.json").read_text(encoding="utf-8"))
     for back_end, by_class in record["export"]["probability_difference"].items():
@@ -284,8 +296,9 @@ def _golden_words(verified: dict[str, Any]) -> str:
 def activate_model(name: Name, version: VersionNumber, config: Config = None) -> None:
     """Make a registered version the one in use. Workers that run take it up with the next study."""
     logs.configure("models", level="WARNING")
-    with in_words():
-        model = _registry(config).activate(name, version)
+    with _changing("model activated", config) as (registry, detail):
+        model = registry.activate(name, version)
+        detail.update(told_of(model))
     console.print(f"{model.name} {model.version} is active.")
 
 
@@ -293,8 +306,9 @@ def activate_model(name: Name, version: VersionNumber, config: Config = None) ->
 def rollback_model(name: Name, config: Config = None) -> None:
     """Go back to the version that was in use before."""
     logs.configure("models", level="WARNING")
-    with in_words():
-        model = _registry(config).rollback(name)
+    with _changing("model rolled back", config) as (registry, detail):
+        model = registry.rollback(name)
+        detail.update(told_of(model))
     console.print(f"{model.name} {model.version} is active again.")
 
 
@@ -309,8 +323,9 @@ def shadow_model(
     logs.configure("models", level="WARNING")
     if (version is None) != end:
         raise typer.BadParameter("a version is needed, or --end")
-    with in_words():
-        model = _registry(config).shadow(name, version)
+    with _changing("model trial ended" if end else "model on trial", config) as (registry, detail):
+        model = registry.shadow(name, version)
+        detail.update(told_of(model) if model else {"model": name})
     console.print(f"{name} {model.version} is on trial." if model else f"No version of {name} is on trial.")
 
 
@@ -318,8 +333,9 @@ def shadow_model(
 def remove_model(name: Name, version: VersionNumber, config: Config = None) -> None:
     """Take a version away for good; not one that is active or on trial."""
     logs.configure("models", level="WARNING")
-    with in_words():
-        _registry(config).remove(name, version)
+    with _changing("model removed", config) as (registry, detail):
+        registry.remove(name, version)
+        detail.update(model=name, version=version)
     console.print(f"{name} {version} is removed.")
 
 

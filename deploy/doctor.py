@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import socket
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -11,10 +13,10 @@ from sqlalchemy import func, select
 
 from deploy import wiring, work
 from deploy.settings import Settings
-from dicom_listener import orthanc, sender
+from dicom_listener import certificates, orthanc, sender, tls
 from fhir_records import jobs, migrations, tables
 from fhir_records.database import Database
-from fhir_records.errors import WetreadError
+from fhir_records.errors import SettingsError, WetreadError
 from fhir_records.model import DeliveryState, ReadState, Standing
 from inference.registry import Registry
 
@@ -42,6 +44,7 @@ def examine(settings: Settings, database: Database) -> Iterator[Check]:
         ("schema", lambda: _schema(database)),
         ("spool", lambda: _spool(settings)),
         ("models", lambda: _models(settings)),
+        ("certificates", lambda: certificate_checks(settings)),
         ("record", lambda: _record(database)),
         ("peers", lambda: _peers(settings)),
     )
@@ -75,6 +78,37 @@ def _models(settings: Settings) -> Iterator[Check]:
     yield Check("routes", Verdict.GOOD, f"{len(settings.file.route)} configured" if settings.file.route else "default")
     if not wiring.viewer_is_built():
         yield Check("viewer", Verdict.LOOK, "is not built, pages show no images: `make viewer`")
+
+
+def certificate_checks(settings: Settings) -> Iterator[Check]:
+    """Look at the files of TLS, the listener's and each destination's."""
+    for use, files in wiring.tls_files(settings):
+        what = "TLS" if use == "listener" else f"TLS to {use}"
+        try:
+            found = [*certificates.faults(files, wiring.now(), _own_hosts(settings))]
+            for fault in found:
+                yield Check(what, Verdict.LOOK if fault.works else Verdict.BAD, fault.words)
+            if all(fault.works for fault in found):
+                # What this program's reading of the files found nothing in may still not please OpenSSL.
+                tls.usable(files)
+            ends = [end.at for end in certificates.expiries(files)]
+        except SettingsError as error:
+            yield Check(what, Verdict.BAD, str(error))
+            continue
+        if not found:
+            words = f"good until {min(ends).date().isoformat()}" if ends else "certificates of the system are trusted"
+            yield Check(what, Verdict.GOOD, words)
+
+
+def _own_hosts(settings: Settings) -> tuple[str, ...]:
+    """How callers may call this machine, as far as it knows."""
+    given = settings.file.dicom.host
+    if given not in ("0.0.0.0", "::"):  # noqa: S104 -- compared, not listened on
+        return (given,)
+    names = dict.fromkeys((socket.gethostname(), socket.getfqdn()))
+    with suppress(OSError):
+        names |= dict.fromkeys(str(found[4][0]) for found in socket.getaddrinfo(socket.gethostname(), None))
+    return tuple(names)
 
 
 def _record(database: Database) -> Iterator[Check]:

@@ -78,7 +78,14 @@ class DicomTls(_Section):
     key: Path
     port: Port = 2762
     client_ca: Path | None = None
+    crl: Path | None = None
     only: bool = False
+
+    @model_validator(mode="after")
+    def _crl_fits(self) -> DicomTls:
+        if self.crl and not self.client_ca:
+            raise ValueError("crl needs the client_ca whose callers it revokes")
+        return self
 
 
 class Dicom(_Section):
@@ -184,12 +191,13 @@ class Destination(_Section):
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     tls_server_name: str = ""
+    tls_crl: Path | None = None
 
     @model_validator(mode="after")
     def _tls_fits(self) -> Destination:
-        given = self.tls_ca or self.tls_certificate or self.tls_key or self.tls_server_name
+        given = self.tls_ca or self.tls_certificate or self.tls_key or self.tls_server_name or self.tls_crl
         if given and not self.tls:
-            raise ValueError("tls_ca, tls_certificate, tls_key and tls_server_name need tls = true")
+            raise ValueError("tls_ca, tls_certificate, tls_key, tls_server_name and tls_crl need tls = true")
         if self.tls_key and not self.tls_certificate:
             raise ValueError("tls_key needs the tls_certificate that it belongs to")
         return self

@@ -150,6 +150,17 @@ def _tls_of(settings: Settings) -> TlsSettings | None:
         port=tls.port,
         client_ca=settings.beside(tls.client_ca) if tls.client_ca else None,
         only=tls.only,
+        crl=settings.beside(tls.crl) if tls.crl else None,
+    )
+
+
+def tls_files(settings: Settings) -> tuple[tuple[str, TlsSettings | ClientTls], ...]:
+    """The files of TLS that are in use, and whose they are: the listener's, and each destination's by its name."""
+    own = _tls_of(settings)
+    nodes = [node_of(settings, entry) for entry in settings.file.destination]
+    return (
+        *([("listener", own)] if own is not None else []),
+        *((node.name, node.tls) for node in nodes if node.tls is not None),
     )
 
 
@@ -162,6 +173,7 @@ def node_of(settings: Settings, destination: Destination) -> Node:
             certificate=settings.beside(destination.tls_certificate) if destination.tls_certificate else None,
             key=settings.beside(destination.tls_key) if destination.tls_key else None,
             server_name=destination.tls_server_name,
+            crl=settings.beside(destination.tls_crl) if destination.tls_crl else None,
         )
     return Node(
         destination.name, destination.ae_title, destination.host, destination.port, destination.timeout_seconds, tls
@@ -185,6 +197,7 @@ def web_settings(settings: Settings) -> WebSettings:
         ae_title=settings.file.dicom.ae_title,
         dicom_port=settings.file.dicom.port,
         min_free_bytes=settings.file.dicom.min_free_mb * 2**20,
+        tls_files=tls_files(settings),
         organization=settings.file.site.organization,
         identifier_scheme=settings.file.signing.identifier_scheme,
     )

@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 import structlog
 from sqlalchemy.orm import Session
 
+from deploy.model_changes import ensure_shipped
 from deploy.rule_places import place_in
 from deploy.settings import Route as RouteEntry
 from deploy.settings import Settings, parse_routes
@@ -321,7 +322,7 @@ class WorkRole:
         if not wait_for_database(self._database, self._stop):
             return 0
         registry = Registry(self._settings.models)
-        registry.ensure_shipped()
+        ensure_shipped(registry, self._database)
         models = LiveModels(registry)
         with ModelRunner(threads=self._settings.file.inference.threads) as runner, BoundedDecoder() as decoder:
             parts = WorkerParts(
@@ -422,5 +423,5 @@ def prepare(settings: Settings, database: Database, progress: Callable[[str], No
     spool_of(settings).prepare()
     progress("Preparing the models")
     registry = Registry(settings.models)
-    registry.ensure_shipped()
+    ensure_shipped(registry, database)
     check_routes(settings)

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, cast
@@ -36,6 +36,8 @@ log = structlog.get_logger(__name__)
 
 LENGTH = struct.Struct(">IQ")  # of the JSON, of the pixels after it
 _LONGEST_JSON = 1 << 20
+# More than a caller waits, for a child whose caller died.
+_ALONE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,10 @@ class BoundedDecoder:
 
     def _ask(self, request: dict[str, Any]) -> tuple[dict[str, Any], Array]:
         told, raw = self.ask(request)
-        return told, np.frombuffer(raw, told["dtype"]).reshape(told["shape"])
+        try:
+            return told, np.frombuffer(raw, told["dtype"]).reshape(told["shape"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise PixelsNotReadable("The decoder broke down over this image.") from error
 
 
 class _Child:
@@ -140,14 +145,14 @@ class _Child:
                 pipe = cast(IO[bytes], process.stdin)
                 pipe.write(json.dumps(request).encode() + b"\n")
                 pipe.flush()
-                return _receive(process, self._bounds.seconds)
+                return _receive(process, self._bounds)
             except TimeoutError as error:
                 self._kill()
                 log.warning("decoding was ended", reason="time", seconds=self._bounds.seconds)
                 raise PixelsNotReadable(
                     f"Decoding took longer than {self._bounds.seconds:g} seconds and was ended."
                 ) from error
-            except (EOFError, BrokenPipeError, ValueError) as error:
+            except (EOFError, BrokenPipeError, ValueError, RecursionError) as error:
                 code = self._kill()
                 log.warning("decoding was ended", reason="the decoder died", status=code)
                 raise PixelsNotReadable("The decoder broke down over this image.") from error
@@ -165,14 +170,15 @@ class _Child:
             return self._process
         self._kill()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", self._module, str(self._bounds.memory_mb)],
+            [sys.executable, "-m", self._module, str(self._bounds.memory_mb), str(self._bounds.seconds + _ALONE_S)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # decoders written in C write there, and may quote what they read
             cwd=Path(__file__).resolve().parents[1],  # so that `-m` finds our packages, however we were started
             start_new_session=True,
         )
-        _receive(self._process, self._bounds.start_seconds)  # it says that it is ready
+        # It says that it is ready.
+        _receive(self._process, replace(self._bounds, seconds=self._bounds.start_seconds))
         return self._process
 
     def _kill(self) -> int | None:
@@ -189,10 +195,16 @@ class _Child:
         return code
 
 
-def _receive(process: subprocess.Popen[bytes], seconds: float) -> tuple[dict[str, Any], bytearray]:
-    """The next message. Raises EOFError where the child died, TimeoutError where it did not come in time."""
+def _receive(process: subprocess.Popen[bytes], bounds: Bounds) -> tuple[dict[str, Any], bytearray]:
+    """The next message.
+
+    Raises:
+        EOFError: the child died.
+        TimeoutError: it did not come in time.
+        ValueError: it is none: a child whose memory a decoder spoiled may say anything.
+    """
     descriptor = cast(IO[bytes], process.stdout).fileno()
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + bounds.seconds
     with selectors.DefaultSelector() as selector:
         selector.register(descriptor, selectors.EVENT_READ)
 
@@ -209,6 +221,9 @@ def _receive(process: subprocess.Popen[bytes], seconds: float) -> tuple[dict[str
             return found
 
         told, pixels = LENGTH.unpack(read(LENGTH.size))
-        if told > _LONGEST_JSON:
+        if told > _LONGEST_JSON or pixels > bounds.memory_mb * 2**20:
             raise ValueError("no message")
-        return json.loads(read(told)), read(pixels)
+        words = json.loads(read(told))
+        if not isinstance(words, dict):
+            raise ValueError("no message")
+        return words, read(pixels)

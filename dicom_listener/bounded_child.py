@@ -1,7 +1,7 @@
 """The child process of `bounded`: decodes one frame after another, within a limit of memory, until its input ends.
 
-``python -m dicom_listener.bounded_child MEGABYTES``: requests are lines of JSON on standard input; each answer on
-standard output is JSON and pixels, with their lengths before them.
+``python -m dicom_listener.bounded_child MEGABYTES SECONDS``: requests are lines of JSON on standard input; each answer
+on standard output is JSON and pixels, with their lengths before them.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -35,7 +36,10 @@ def serve(answer: Answer) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))  # private memory, so that mapped libraries do not count
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _send(answers, {"ready": True}, b"")
+    seconds = float(sys.argv[2])
     for line in sys.stdin.buffer:
+        # Who asked ends a child that takes too long, unless it died meanwhile: then the kernel does, also in C code.
+        signal.setitimer(signal.ITIMER_REAL, seconds)
         try:
             told, found = answer(json.loads(line))
         except PixelsNotReadable as error:
@@ -48,6 +52,7 @@ def serve(answer: Answer) -> None:
             _send(answers, told, values.tobytes())
         else:
             _send(answers, told, found or b"")
+        signal.setitimer(signal.ITIMER_REAL, 0)
         del found
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import structlog
 
@@ -14,6 +16,7 @@ from dicom_listener.faults import where
 from dicom_listener.index import Index
 from dicom_listener.index_batch import Indexing
 from dicom_listener.spool import OBJECTS
+from dicom_listener.writing import sync_folder
 from fhir_records.store import arrivals
 
 log = structlog.get_logger(__name__)
@@ -110,6 +113,7 @@ def _index(index: Index, keys: Sequence[str]) -> tuple[int, int]:
     if not keys:
         return 0, 0
     try:
+        _make_durable(index, keys)
         outcomes = list(index.add_files([(key, None) for key in keys]))
     except OSError as error:
         if len(keys) > 1:
@@ -119,6 +123,31 @@ def _index(index: Index, keys: Sequence[str]) -> tuple[int, int]:
         return 0, 1
     broken = outcomes.count(Indexing.UNINDEXABLE)
     return len(outcomes) - broken - outcomes.count(Indexing.GONE), broken
+
+
+def _make_durable(index: Index, keys: Sequence[str]) -> None:
+    """See that files which nobody told of survive a power cut before they have a row.
+
+    Whoever wrote them may have died between the name and its sync. Sent again, such an object would be taken for a copy
+    of the first file and removed, and a power cut would then take the first one, too.
+
+    Raises:
+        OSError: one of them cannot be synchronised; that it is gone is no error.
+    """
+    folders: dict[Path, None] = {}
+    for key in keys:
+        path = index.spool.path(key)
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            continue
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        folders |= dict.fromkeys((path.parent, path.parent.parent, path.parent.parent.parent))
+    for folder in folders:
+        sync_folder(folder)
 
 
 def _is_old(index: Index, key: str) -> bool:

@@ -16,6 +16,7 @@ class ClientTls:
     certificate: Path | None = None  # PEM: ours, with its chain, where the node wants to see one
     key: Path | None = None  # PEM; None: it stands with the certificate
     server_name: str = ""  # that the node's certificate must have; "": the node's host
+    crl: Path | None = None  # PEM: lists of revoked certificates, of every authority; None: revocation is not checked
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class TlsSettings:
     port: int = 2762  # PS3.8 section 9.1.1
     client_ca: Path | None = None  # PEM; callers must then show a certificate that these have signed
     only: bool = False  # no plain port at all
+    crl: Path | None = None  # PEM: lists of revoked certificates, of every authority; None: revocation is not checked
 
 
 @dataclass(frozen=True, slots=True)

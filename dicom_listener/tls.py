@@ -82,7 +82,7 @@ class ServerTls:
     def _seen(self) -> list[tuple[int, int, int] | None]:
         """What changes with the files."""
         settings = self._settings
-        return [_stamp(path) for path in (settings.certificate, settings.key, settings.client_ca) if path]
+        return [_stamp(path) for path in (settings.certificate, settings.key, settings.client_ca, settings.crl) if path]
 
 
 def client_context(settings: ClientTls) -> ssl.SSLContext:
@@ -99,7 +99,21 @@ def client_context(settings: ClientTls) -> ssl.SSLContext:
         _load_authorities(context, settings.ca)
     if settings.certificate is not None:
         _load_chain(context, settings.certificate, settings.key or settings.certificate)
+    if settings.crl is not None:
+        _load_revoked(context, settings.crl)
     return context
+
+
+def usable(settings: TlsSettings | ClientTls) -> None:
+    """See that connections can be secured with these files.
+
+    Raises:
+        SettingsError: they cannot; says which file, and why.
+    """
+    if isinstance(settings, TlsSettings):
+        _server_context(settings)
+    else:
+        client_context(settings)
 
 
 def no_handshake(settings: ClientTls, host: str, port: int, timeout_s: float) -> str:
@@ -138,6 +152,8 @@ def _server_context(settings: TlsSettings) -> ssl.SSLContext:
     if settings.client_ca is not None:
         _load_authorities(context, settings.client_ca)
         context.verify_mode = ssl.CERT_REQUIRED
+    if settings.crl is not None:
+        _load_revoked(context, settings.crl)
     return context
 
 
@@ -162,6 +178,19 @@ def _load_authorities(context: ssl.SSLContext, path: Path) -> None:
         context.load_verify_locations(cafile=path)
     except (OSError, ValueError) as error:
         raise SettingsError(f"The certificates of {path} cannot be used: {_words(error)}.") from error
+
+
+def _load_revoked(context: ssl.SSLContext, path: Path) -> None:
+    """Check each certificate of a chain against its authority's list (RFC 5280 section 6.3); one without is refused."""
+    # Here, for most listeners never need it, and every acceptor would carry it.
+    from dicom_listener.certificates import read_lists
+
+    read_lists(path)  # a certificate in this file would be trusted
+    try:
+        context.load_verify_locations(cafile=path)
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"The lists of {path} cannot be used: {_words(error)}.") from error
+    context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
 
 
 def _no_password() -> str:

@@ -48,7 +48,9 @@ def uncompressed(path: Path, transfer_syntax_uid: str, decoder: Decoder) -> Data
         ds = dcmread(path)
     except Exception as error:  # boundary: pydicom raises whatever a broken file brings about
         raise PixelsNotReadable("The file is not a readable DICOM file.") from error
-    source = str(ds.file_meta.TransferSyntaxUID)
+    source = str(ds.file_meta.get("TransferSyntaxUID") or "")
+    if not can_be_uncompressed(source):
+        raise PixelsNotReadable("The object has no compressed pixels that can be decoded.")
     frames = number_of_frames(ds)
     _check(ds, source, frames)
     pixels = bytearray()
@@ -70,11 +72,18 @@ def uncompressed(path: Path, transfer_syntax_uid: str, decoder: Decoder) -> Data
 
 
 def encoded_anew(ds: Dataset, transfer_syntax_uid: str) -> Dataset:
-    """``ds``, read from a file, made ready to be sent in another uncompressed little endian transfer syntax."""
+    """``ds``, read from a file, made ready to be sent in another uncompressed little endian transfer syntax.
+
+    Raises:
+        PixelsNotReadable: an element cannot be read, so it cannot be written either.
+    """
     # Parsed to the last item first: a sequence that nobody has looked at yet would be written with the bytes it was
     # read from, and those are in the old encoding.
-    for _ in ds.iterall():
-        pass
+    try:
+        for _ in ds.iterall():
+            pass
+    except Exception as error:  # boundary: pydicom decodes values only now, and raises whatever a broken one brings
+        raise PixelsNotReadable("An element of it cannot be read, nor written in another encoding.") from error
     ds.file_meta.TransferSyntaxUID = UID(transfer_syntax_uid)
     # pynetdicom compares this with the transfer syntax, and would think the file's own encoding a mistake.
     ds.set_original_encoding(transfer_syntax_uid == ImplicitVRLittleEndian, True, ds.original_character_set)

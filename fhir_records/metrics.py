@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -144,6 +146,23 @@ _FIGURES: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
     ),
 )
 
+# When files of TLS end, which the record does not know: name, help, labels.
+CERTIFICATES = (
+    "wetread_certificate_expires_timestamp",
+    "When the first certificate, authority or list of revoked certificates of a file ends, in seconds since 1970.",
+    ("use", "part"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateEnd:
+    """When a file of TLS ends."""
+
+    use: str  # "listener", or the destination
+    part: str  # "certificate", "authorities" or "revoked"
+    at: dt.datetime
+
+
 # Of each model version in the week that runs (from Monday, UTC): name, help, a label beside model and version or "",
 # and the values by that label.
 _WeekValues = Callable[[ModelWeek], Iterable[tuple[str, float | None]]]
@@ -190,8 +209,9 @@ _THIS_WEEK = "SELECT date_trunc('week', now() AT TIME ZONE 'UTC') AT TIME ZONE '
 
 
 class _RecordCollector(Collector):
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, certificates: Iterable[CertificateEnd]) -> None:
         self._session = session
+        self._certificates = certificates
 
     def collect(self) -> Iterable[Metric]:
         return list(self._families())
@@ -202,6 +222,11 @@ class _RecordCollector(Collector):
             for row in self._session.execute(text(query)):
                 family.add_metric([str(value) for value in row[:-1]], float(row[-1]))
             yield family
+        name, words, labels = CERTIFICATES
+        family = GaugeMetricFamily(name, words, labels=labels)
+        for end in self._certificates:
+            family.add_metric([end.use, end.part], end.at.timestamp())
+        yield family
         weeks = weekly(self._session, since=self._session.scalar(text(_THIS_WEEK)))
         for name, words, label, values in _MODEL_FIGURES:
             family = GaugeMetricFamily(name, words, labels=["model", "version", *([label] if label else [])])
@@ -212,8 +237,8 @@ class _RecordCollector(Collector):
             yield family
 
 
-def exposition(session: Session) -> bytes:
-    """The record's figures in Prometheus' text format."""
+def exposition(session: Session, certificates: Iterable[CertificateEnd] = ()) -> bytes:
+    """The record's figures in Prometheus' text format, and when certificates end."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_RecordCollector(session))
+    registry.register(_RecordCollector(session, certificates))
     return generate_latest(registry)

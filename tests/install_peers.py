@@ -17,6 +17,7 @@ PEERS = {
     "storescu": "dcmtk",
     "dciodvfy": "dicom3tools",
     "chromium": "chromium",
+    "strace": "strace",
 }
 
 

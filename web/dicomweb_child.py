@@ -1,6 +1,6 @@
 """The child process of `dicomweb_reader`: parses headers and decodes frames, within a limit of time and of memory.
 
-``python -m web.dicomweb_child MEGABYTES``, spoken to as `dicom_listener.bounded_child` is.
+``python -m web.dicomweb_child MEGABYTES SECONDS``, spoken to as `dicom_listener.bounded_child` is.
 """
 
 from __future__ import annotations

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from fastapi import APIRouter, Request
 from sqlalchemy.orm import Session
 from starlette.responses import JSONResponse, Response
 
+from dicom_listener.certificates import expiries
 from fhir_records import metrics, migrations
 from fhir_records.database import Database
-from fhir_records.errors import NotAllowed, OutOfSpace, WetreadError
+from fhir_records.errors import NotAllowed, OutOfSpace, SettingsError, WetreadError
+from fhir_records.metrics import CertificateEnd
 from web.auth import token_grant
 from web.settings import WebSettings, is_loopback
 
@@ -42,10 +45,18 @@ def health_router(settings: WebSettings, database: Database) -> APIRouter:
         with database.session() as session:
             if not (_from_this_machine(request) or _has_token(request, session)):
                 raise NotAllowed("The figures are for this machine, or for a token with the scope system/*.rs.")
-            text = metrics.exposition(session)
+            text = metrics.exposition(session, certificate_ends(settings))
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return router
+
+
+def certificate_ends(settings: WebSettings) -> Iterator[CertificateEnd]:
+    """When the files of TLS end; what cannot be read here has no end that we know of."""
+    for use, files in settings.tls_files:
+        with suppress(SettingsError):
+            for end in expiries(files):
+                yield CertificateEnd(use, end.part, end.at)
 
 
 def check_spool(settings: WebSettings) -> None:

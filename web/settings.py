@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
+from dicom_listener.settings import ClientTls, TlsSettings
 from fhir_records.errors import SettingsError
 
 
@@ -32,6 +33,8 @@ class WebSettings:
     min_free_bytes: int = 2 * 1024**3  # watermark of the spool's disk, as the listener's; below it we are not ready
     store_max_object_bytes: int = 4 * 1024**3  # of one object that comes by STOW-RS
     store_max_objects: int = 10_000  # in one STOW-RS request
+
+    tls_files: tuple[tuple[str, TlsSettings | ClientTls], ...] = ()  # for monitoring: whose they are, and which
 
     organization: str = ""  # of the people who sign
     identifier_scheme: str = ""  # coding scheme of their numbers (PS3.16 section 8); "": numbers are not written

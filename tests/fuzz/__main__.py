@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import random
 import re
 import subprocess
@@ -14,20 +15,26 @@ import traceback
 from pathlib import Path
 
 from dicom_listener.library import prepare_library
-from tests.fuzz import seeds, wire
+from tests.fuzz import pictures, seeds, tls_wire, wire
 from tests.fuzz.mutations import mutated
 from tests.fuzz.targets import CASE_S, TARGETS, time_limit
 
-WIRE = "wire"
 # Of the time, for talking to a listener: there cases are slow, and there the peers are.
-WIRE_SHARE = 0.4
+ON_THE_WIRE = {"wire": 0.25, "tls": 0.15}
+# And for broken pictures, each decoded in a child process.
+PICTURES = "pictures"
+PICTURES_SHARE = 0.2
+
+
+# Other makers' files, to begin with, where they are.
+OTHERS = Path(os.environ.get("WETREAD_TEST_DATA") or wire.REPOSITORY.parent / "shared" / "data") / "dicom"
 
 
 def main() -> int:
     """Run every target, or the one that is named."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60, help="in all")
-    parser.add_argument("--target", choices=[*TARGETS, WIRE], help="this one alone")
+    parser.add_argument("--target", choices=[*TARGETS, PICTURES, *ON_THE_WIRE], help="this one alone")
     parser.add_argument("--engine", choices=("atheris", "random"), help="default: atheris where it is installed")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of what is random")
     parser.add_argument("--found", type=Path, default=Path("fuzz-found"), help="where the bytes of faults are kept")
@@ -41,14 +48,17 @@ def main() -> int:
     engine = options.engine or ("atheris" if has_atheris else "random")
     if options.inside:
         _atheris(options.target, options.seconds, options.found)
-    names = [options.target] if options.target else [*TARGETS, WIRE]
+    names = [options.target] if options.target else [*TARGETS, PICTURES, *ON_THE_WIRE]
     print(f"engine {engine}, seed {options.seed}", flush=True)
     faults = 0
     for name in names:
-        share = 1.0 if options.target else WIRE_SHARE if name == WIRE else (1 - WIRE_SHARE) / len(TARGETS)
-        seconds = options.seconds * share
-        if name == WIRE:
-            faults += _on_the_wire(seconds, options.seed, options.found)
+        shares = {**ON_THE_WIRE, PICTURES: PICTURES_SHARE}
+        rest = (1 - sum(shares.values())) / len(TARGETS)
+        seconds = options.seconds * (1.0 if options.target else shares.get(name, rest))
+        if name in ON_THE_WIRE:
+            faults += _on_the_wire(name, seconds, options.seed, options.found)
+        elif name == PICTURES:
+            faults += _pictures(seconds, options.seed, options.found)
         elif engine == "atheris":
             faults += _under_atheris(name, seconds, options.found)
         else:
@@ -121,22 +131,43 @@ def _atheris(name: str, seconds: float, found: Path) -> None:
         atheris.Fuzz()
 
 
-def _on_the_wire(seconds: float, seed: int, found: Path) -> int:
-    with tempfile.TemporaryDirectory() as folder, wire.victim(Path(folder)) as there:
-        storm = wire.Storm(there, seed)
-        try:
-            before = wire.warmed(there)
-            storm.run(seconds=seconds)
-            wire.echo(there)
-            after = wire.check_rest(there, before)
-            wire.check_folder(there)
-            print(f"    before {before}, after {after}; slowest case {storm.slowest_s:.1f} s")
-        except wire.Fault as fault:
-            storm.faults.append(str(fault))
-        print(f"{WIRE:12} {storm.cases:9} cases  {len(storm.faults)} faults", flush=True)
-        for text in storm.faults:
-            print(f"    {text[:600]}", f"    {_keep(found, WIRE, text.encode())}", sep="\n")
-        return len(storm.faults)
+def _pictures(seconds: float, seed: int, found: Path) -> int:
+    """What a child died of is kept, too, though it is no fault of ours."""
+    prepare_library()
+    others = sorted(OTHERS.rglob("*.dcm")) if OTHERS.is_dir() else []
+    with tempfile.TemporaryDirectory() as folder:
+        gallery = pictures.Gallery(Path(folder), seed, [path for path in others if path.stat().st_size < 300_000])
+        gallery.run(seconds=seconds)
+        print(f"{PICTURES:12} {gallery.cases:9} cases  {len(gallery.faults)} faults", flush=True)
+        print(f"    {dict(gallery.outcomes)}; slowest case {gallery.slowest_s:.1f} s")
+        for text in gallery.faults:
+            print(f"    {text[:600]}")
+        for path in Path(folder).glob("fault-*"):
+            print(f"    {_keep(found, PICTURES, path.read_bytes())}")
+        for name, content in gallery.died.items():
+            print(f"    a child died over {name}: {_keep(found, 'died', content)}")
+        return len(gallery.faults)
+
+
+def _on_the_wire(name: str, seconds: float, seed: int, found: Path) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        folk = tls_wire.people(Path(folder) / "people")
+        (Path(folder) / "victim").mkdir()
+        with wire.victim(Path(folder) / "victim", *folk.files) as there:
+            storm = wire.Storm(there, seed) if name == "wire" else tls_wire.TlsStorm(there, folk, seed)
+            try:
+                before = wire.warmed(there)
+                storm.run(seconds=seconds)
+                wire.echo(there)
+                after = wire.check_rest(there, before)
+                wire.check_folder(there)
+                print(f"    before {before}, after {after}")
+            except wire.Fault as fault:
+                storm.faults.append(str(fault))
+            print(f"{name:12} {storm.cases:9} cases  {len(storm.faults)} faults", flush=True)
+            for text in storm.faults:
+                print(f"    {text[:600]}", f"    {_keep(found, name, text.encode())}", sep="\n")
+            return len(storm.faults)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dicom_listener.library import prepare_library
-from tests.fuzz import seeds, wire
+from tests.fuzz import pictures, seeds, tls_wire, wire
 from tests.fuzz.mutations import mutated
 from tests.fuzz.targets import TARGETS, time_limit
 
 CASES_ON_THE_WIRE = 200
+CASES_OF_TLS = 150
+CASES_OF_PICTURES = 200
 
 
 def started(name: str) -> list[bytes]:
@@ -75,3 +77,37 @@ def test_no_peer_stops_the_listener(there: wire.Victim) -> None:
     wire.echo(there)
     wire.check_rest(there, before)
     wire.check_folder(there)
+
+
+def test_no_handshake_stops_the_listener(tmp_path: Path) -> None:
+    """Wrong handshakes of all kinds, twelve at a time: it lives, leaks nothing, and lets the right people in, soon."""
+    folk = tls_wire.people(tmp_path / "people")
+    (tmp_path / "victim").mkdir()
+    with wire.victim(tmp_path / "victim", *folk.files) as there:
+        storm = tls_wire.TlsStorm(there, folk, seed=1)
+        before = wire.warmed(there)
+        storm.echo()
+        storm.run(cases=CASES_OF_TLS)
+        assert storm.faults == []
+        assert storm.cases >= CASES_OF_TLS
+        storm.echo()
+        wire.check_rest(there, before)
+        assert "Traceback" not in there.log()
+        for words in ("certificate revoked", "certificate has expired", "did not return a certificate", "issuer"):
+            assert words in there.log()
+
+
+def test_every_decoder_is_tried() -> None:
+    """Of each transfer syntax that is decoded here there is an object to be spoiled."""
+    assert pictures.without_seed() == set()
+
+
+def test_no_picture_stops_who_shows_it(tmp_path: Path) -> None:
+    """Sound objects are shown; spoiled ones are shown, refused in words, or end a child that is no more than that."""
+    prepare_library()
+    gallery = pictures.Gallery(tmp_path, seed=1)
+    gallery.run(cases=CASES_OF_PICTURES)
+    assert gallery.faults == []
+    assert gallery.cases >= CASES_OF_PICTURES
+    assert set(gallery.sound) == {"shown"}
+    assert gallery.outcomes["refused"] > CASES_OF_PICTURES // 4

@@ -1,4 +1,7 @@
-"""A listener in a process of its own, to be talked to by `wire`: SPOOL. Prints its port, listens until it is ended."""
+"""A listener in a process of its own, to be talked to by `wire` and `tls_wire`: SPOOL [CERTIFICATE KEY CLIENT_CA CRL].
+
+Prints its port, and the one for TLS; listens until it is ended.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from pathlib import Path
 import structlog
 
 from dicom_listener.association import Listener
-from dicom_listener.settings import ListenerSettings
+from dicom_listener.settings import ListenerSettings, TlsSettings
 from dicom_listener.spool import Spool
 from fhir_records.database import Database
 
@@ -23,6 +26,7 @@ AWAY = "postgresql://nobody@127.0.0.1:9/none"
 def main() -> None:
     """Listen until SIGTERM."""
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    spool, *files = map(Path, sys.argv[1:])
     settings = ListenerSettings(
         host="127.0.0.1",
         port=0,
@@ -33,10 +37,11 @@ def main() -> None:
         max_connections_per_minute=1_000_000,
         max_object_bytes=1 << 20,
         min_free_bytes=0,
+        tls=TlsSettings(files[0], files[1], port=0, client_ca=files[2], crl=files[3]) if files else None,
     )
-    listener = Listener(settings, Database(AWAY), Spool(Path(sys.argv[1])))
+    listener = Listener(settings, Database(AWAY), Spool(spool))
     listener.start()
-    print(listener.port, flush=True)
+    print(listener.port, listener.tls_port, flush=True)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
     stop.wait()

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +37,7 @@ class Victim:
 
     process: subprocess.Popen[str]
     port: int
+    tls_port: int  # 0: none
     folder: Path  # holds its spool, its log, and nothing else
     answers: int = field(default=0)  # PDUs that it sent, to tell that something was said at all
 
@@ -65,11 +66,16 @@ class Victim:
 
 
 @contextmanager
-def victim(folder: Path) -> Iterator[Victim]:
-    """A listener of its own, with everything that it writes under ``folder``."""
+def victim(folder: Path, *tls: Path) -> Iterator[Victim]:
+    """A listener of its own, with everything that it writes under ``folder``.
+
+    Args:
+        folder: empty.
+        tls: its certificate, key, authorities and list of revoked certificates, where it is to speak TLS, too.
+    """
     log = (folder / "listener.log").open("w")
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.fuzz.victim", str(folder / "spool")],
+        [sys.executable, "-m", "tests.fuzz.victim", str(folder / "spool"), *map(str, tls)],
         cwd=REPOSITORY,
         stdout=subprocess.PIPE,
         stderr=log,
@@ -81,7 +87,7 @@ def victim(folder: Path) -> Iterator[Victim]:
         if not line.strip():
             process.wait(10)
             raise Fault("the listener did not start: " + (folder / "listener.log").read_text()[-2000:])
-        yield Victim(process, int(line), folder)
+        yield Victim(process, *map(int, line.split()), folder)
     finally:
         process.terminate()
         try:
@@ -128,15 +134,20 @@ def _read_for(connection: socket.socket, seconds: float, there: Victim) -> bool:
     return False
 
 
-def echo(there: Victim) -> None:
-    """C-ECHO over an association of its own.
+def plainly(there: Victim) -> socket.socket:
+    """A connection without TLS."""
+    return socket.create_connection((HOST, there.port), timeout=10)
+
+
+def echo(there: Victim, connect: Callable[[Victim], socket.socket] = plainly) -> None:
+    """C-ECHO over an association of its own, over what ``connect`` makes.
 
     Raises:
         Fault: it is not answered as it must be.
     """
     there.check_alive()
     try:
-        with socket.create_connection((HOST, there.port), timeout=10) as connection:
+        with connect(there) as connection:
             connection.sendall(messages.associate_rq())
             kind, _ = _pdu(connection)
             if kind != 0x02:

@@ -1,7 +1,12 @@
-"""The listener's processes, for tests that kill them: DATABASE_URL SPOOL PORT PROCESSES."""
+"""The listener's processes, for tests that kill them: DATABASE_URL SPOOL PORT PROCESSES [HOURS].
+
+Its clock is off by up to so many hours, each time it is looked at by others.
+"""
 
 from __future__ import annotations
 
+import datetime as dt
+import random
 import signal
 import sys
 import threading
@@ -15,11 +20,15 @@ from fhir_records.database import Database
 
 
 def main() -> None:
-    url, spool, port, processes = sys.argv[1:]
+    url, spool, port, processes, *hours = sys.argv[1:]
     settings = ListenerSettings(host="127.0.0.1", port=int(port), processes=int(processes), min_free_bytes=0)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=stop.set).start())
-    ListenerProcesses(settings, Spool(Path(spool)), lambda: Database(url), clock=utc_now).run(stop, 15.0)
+
+    def clock() -> dt.datetime:
+        return utc_now() - dt.timedelta(hours=random.randrange(int(hours[0]))) if hours else utc_now()
+
+    ListenerProcesses(settings, Spool(Path(spool)), lambda: Database(url), clock=clock).run(stop, 15.0)
 
 
 if __name__ == "__main__":

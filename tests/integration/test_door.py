@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,12 @@ import pytest
 from dicom_listener.acceptor import Acceptor
 from dicom_listener.admission import Admission
 from dicom_listener.handover import Ended, Ending, Note, Opened, Rejected, Stored
-from dicom_listener.settings import Caller, ListenerSettings, TlsSettings
+from dicom_listener.settings import Caller, ClientTls, ListenerSettings, TlsSettings
 from dicom_listener.spool import Spool
+from dicom_listener.tls import client_context
 from tests.certificates import Authority, Issued, authority
 from tests.fuzz import messages
+from tests.fuzz.tls_wire import openings
 from tests.peers import HOST, ProgramRun, run_program, storescu, wait_until
 from tests.unit.dicom_listener.objects import as_file, encoded, image
 
@@ -177,6 +181,19 @@ def test_who_is_not_known_by_certificate_does_not_come_in(
     assert storescu([scan], HOST, door.tls_port, options=secured_by(scanner, ours)).status == 0
 
 
+def test_a_revoked_scanner_does_not_come_in(
+    opened: Open, server: Issued, scanner: Issued, ours: Authority, scan: Path
+) -> None:
+    """DCMTK with a certificate on the list is refused, the reason told; with another one it stores."""
+    lost = ours.issue("lost")
+    settings = replace(tls(server, ours.certificate), crl=ours.revoke(lost))
+    door = opened(tls=settings)
+    assert storescu([scan], HOST, door.tls_port, options=secured_by(lost, ours)).status != 0
+    wait_until(door.reasons, what="the reason")
+    assert door.reasons() == ["no TLS: the certificate is not trusted (certificate revoked)"]
+    assert storescu([scan], HOST, door.tls_port, options=secured_by(scanner, ours)).status == 0
+
+
 def test_a_caller_is_who_its_certificate_says(
     opened: Open, server: Issued, scanner: Issued, ours: Authority, scan: Path
 ) -> None:
@@ -209,6 +226,34 @@ def test_openssl_finds_no_weak_way_in(opened: Open, server: Issued, ours: Author
         # Standard input is closed: the handshake is made, and then the client leaves.
         run = run_program("sh", "-c", f"openssl s_client {' '.join([*target, *options])} </dev/null", timeout_s=30)
         assert (run.status == 0) is works, (options, run.output)
+
+
+def test_renegotiation_is_not_to_be_had(opened: Open, server: Issued, ours: Authority) -> None:
+    """OpenSSL's client asks for another handshake within TLS 1.2 and is told no; the listener goes on."""
+    door = opened(tls=tls(server))
+    target = f"-connect {HOST}:{door.tls_port} -CAfile {ours.certificate} -tls1_2"
+    run = run_program("sh", "-c", f"(sleep 1; echo R; sleep 1) | openssl s_client {target}", timeout_s=30)
+    assert "RENEGOTIATING" in run.output
+    assert "no renegotiation" in run.output
+    assert run_program("sh", "-c", f"openssl s_client {target} </dev/null", timeout_s=30).status == 0
+
+
+def test_every_wrong_handshake_is_told(opened: Open, server: Issued, ours: Authority) -> None:
+    """One note for each connection to the TLS port that came to nothing, whatever was said over it."""
+    door = opened(tls=tls(server, ours.certificate), acse_timeout=1.0)
+    said = openings(client_context(ClientTls(ours.certificate)), random.Random(1))
+    held = []
+    for words in said:
+        held.append(socket.create_connection((HOST, door.tls_port), timeout=15))
+        with suppress(OSError):
+            held[-1].sendall(words)
+    # Those that waited too long are told by then, too; of one reason so many are told singly.
+    wait_until(lambda: len(door.reasons()) == len(said), what="a note for each")
+    for connection in held:
+        connection.close()
+    assert all(reason.startswith("no TLS: ") for reason in door.reasons())
+    assert len(set(door.reasons())) > 4
+    assert door.of(Opened) == []
 
 
 # --- titles, addresses, places ------------------------------------------------------------------------------------

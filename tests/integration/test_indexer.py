@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import datetime as dt
+import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -428,3 +429,32 @@ def test_other_doors_try_the_database_again(database: Database, spool: Spool, mo
     assert intake.backlog.is_set()
     assert reconcile(intake.index).indexed == 2
     assert {row.source for row in _instances(database)} == {"stow:test"}
+
+
+def test_what_nobody_told_of_is_made_durable_before_it_has_a_row(
+    database: Database, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file whose writer died before the sync of its name is synchronised, name and all, and only then indexed.
+
+    Else the same object, sent again, is taken for its copy and removed, and a power cut takes the file itself.
+    """
+    synced: set[str] = set()
+    really = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.add(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        really(descriptor)
+
+    class Watched(Index):
+        """Looks what is durable when rows are asked for."""
+
+        def add_files(self, keys: Sequence[tuple[str, uuid.UUID | None]]) -> Sequence[Indexing]:
+            paths = [self.spool.path(key) for key, _ in keys]
+            before.extend(str(path) in synced and str(path.parent) in synced for path in paths)
+            return super().add_files(keys)
+
+    before: list[bool] = []
+    keys = [_put(spool, image()), _put(spool, report())]
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert reconcile(Watched(database, spool, clock=utc_now)).indexed == len(keys)
+    assert before == [True, True]

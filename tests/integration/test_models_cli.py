@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 from click.testing import Result
 from PIL import Image
+from sqlalchemy import select
 from typer.testing import CliRunner
 
 from deploy import cli_models, drift_report
 from deploy.cli import app
-from fhir_records import metrics
+from deploy.model_changes import ensure_shipped
+from fhir_records import metrics, tables
 from fhir_records.database import Database
 from fhir_records.store import models
 from inference.registry import Registry
@@ -46,11 +48,12 @@ def filled(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def home(filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(filled: Path, tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of it that the commands work on; the models that come with Wetread stay out of it."""
     home = tmp_path / "home"
     shutil.copytree(filled, home)
     monkeypatch.setenv("WETREAD_HOME", str(home))
+    monkeypatch.setenv("WETREAD_DATABASE_URL", database.url)
     monkeypatch.setattr(cli_models, "_registry", lambda _config: Registry(home / "models", tmp_path / "none"))
     return home
 
@@ -78,6 +81,67 @@ def test_a_version_s_life(home: Path, bundle: Path) -> None:
     assert "No version of tiny is on trial" in wetread("models", "shadow", "tiny", "--end").stdout
     wetread("models", "remove", "tiny", "0.2.0")
     assert listed() == {"0.1.0": "active"}
+
+
+def trail(database: Database) -> list[tuple[str, ...]]:
+    """The audit trail of models: who did what, to which version, and what was active before and after."""
+    with database.session() as session:
+        events = session.scalars(select(tables.AuditEvent).order_by(tables.AuditEvent.id)).all()
+        return [
+            (
+                event.actor,
+                event.action,
+                event.detail.get("version", ""),
+                _active(event.detail["before"]),
+                _active(event.detail["after"]),
+            )
+            for event in events
+        ]
+
+
+def _active(used: dict[str, str]) -> str:
+    return " ".join(f"{standing} {folder.partition('-')[0]}" for standing, folder in sorted(used.items()))
+
+
+def test_every_change_of_a_model_is_in_the_audit_trail(home: Path, bundle: Path, database: Database) -> None:
+    """Each command leaves one row with the version, and what was in use before and after; a failure leaves none."""
+    wetread("models", "add", str(bundle))
+    wetread("models", "shadow", "tiny", "0.2.0")
+    wetread("models", "remove", "tiny", "0.2.0", fails=True)
+    wetread("models", "activate", "tiny", "0.2.0")
+    wetread("models", "rollback", "tiny")
+    wetread("models", "shadow", "tiny", "0.2.0")
+    wetread("models", "shadow", "tiny", "--end")
+    wetread("models", "remove", "tiny", "0.2.0")
+    assert trail(database) == [
+        ("command line", "model registered", "0.1.0", "active 0.1.0", "active 0.1.0"),
+        ("command line", "model on trial", "0.2.0", "active 0.1.0", "active 0.1.0 shadow 0.2.0"),
+        ("command line", "model activated", "0.2.0", "active 0.1.0 shadow 0.2.0", "active 0.2.0"),
+        ("command line", "model rolled back", "0.1.0", "active 0.2.0", "active 0.1.0"),
+        ("command line", "model on trial", "0.2.0", "active 0.1.0", "active 0.1.0 shadow 0.2.0"),
+        ("command line", "model trial ended", "", "active 0.1.0 shadow 0.2.0", "active 0.1.0"),
+        ("command line", "model removed", "0.2.0", "active 0.1.0", "active 0.1.0"),
+    ]
+
+
+def test_without_the_trail_no_model_is_changed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the database is away a model is neither activated nor removed, and a line says why."""
+    monkeypatch.setenv("WETREAD_DATABASE_URL", "postgresql://nobody@127.0.0.1:9/none")
+    assert "database" in wetread("models", "activate", "tiny", "0.2.0", fails=True).stderr
+    wetread("models", "remove", "tiny", "0.2.0", fails=True)
+    assert listed() == {"0.1.0": "active", "0.2.0": "kept"}
+
+
+def test_models_that_come_with_wetread_are_in_the_trail(bundle: Path, database: Database, tmp_path: Path) -> None:
+    """What the service registers by itself at its start is told, once."""
+    shutil.copytree(bundle, tmp_path / "shipped" / "tiny")
+    registry = Registry(tmp_path / "models", tmp_path / "shipped")
+    for _ in range(2):
+        ensure_shipped(registry, database)
+    with database.session() as session:
+        (event,) = session.scalars(select(tables.AuditEvent)).all()
+    assert (event.actor, event.action) == ("wetread", "model registered")
+    assert _active(event.detail["after"]) == "active 0.1.0"
 
 
 def test_what_goes_wrong_is_one_line(home: Path, tmp_path: Path) -> None:

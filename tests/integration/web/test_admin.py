@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
+import time
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import select
 
+from dicom_listener.settings import ClientTls, TlsSettings
 from fhir_records import tables
 from fhir_records.database import Database
 from fhir_records.model import DeliveryState, Role, Standing
 from fhir_records.store import models, tokens
 from tests import seed
+from tests.certificates import authority
 from tests.integration.web.forms import LOCAL, Enter, csrf
 from web.app import create_app
 from web.settings import WebSettings
@@ -131,6 +136,19 @@ def test_metrics_are_for_this_machine_or_a_token(browser: Enter, database: Datab
     assert browser().get("/metrics", headers={"X-Forwarded-For": "10.0.0.9"}).status_code == 403
     assert far.get("/metrics", headers={"Authorization": f"Bearer {narrow}"}).status_code == 403
     assert far.get("/metrics", headers={"Authorization": f"Bearer {wide}"}).status_code == 200
+
+
+def test_metrics_tell_when_certificates_end(settings: WebSettings, database: Database, tmp_path: Path) -> None:
+    """Of each file that can be read the end is told; one that cannot be read has none, and hides no others."""
+    ours = authority(tmp_path, days=5)
+    files = ClientTls(ca=ours.certificate, crl=ours.revoke())
+    broken = TlsSettings(tmp_path / "none.pem", tmp_path / "none.key")
+    told = replace(settings, tls_files=(("listener", broken), ("pacs", files)))
+    text = TestClient(create_app(told, database), base_url=LOCAL, client=("127.0.0.1", 50000)).get("/metrics").text
+    ends = dict(re.findall(r'wetread_certificate_expires_timestamp\{part="(.+)",use="pacs"\} (\S+)', text))
+    days = {part: (float(end) - time.time()) / 86400 for part, end in ends.items()}
+    assert days == pytest.approx({"authorities": 5, "revoked": 1}, abs=0.01)
+    assert 'use="listener"' not in text
 
 
 def test_images_need_a_log_in_or_a_token_for_them(enter: Enter, browser: Enter, database: Database) -> None:

@@ -159,6 +159,7 @@ acse_timeout_seconds = 5
 certificate = "tls/wetread.pem"
 key = "/etc/ssl/wetread.key"
 client_ca = "tls/callers.pem"
+crl = "tls/revoked.pem"
 
 [[caller]]
 ae_title = "CT1"
@@ -175,6 +176,7 @@ host = "pacs.example"
 port = 2762
 tls = true
 tls_ca = "tls/pacs.pem"
+tls_crl = "tls/revoked-pacs.pem"
 """
 
 
@@ -184,13 +186,16 @@ def test_what_the_listener_is_told_reaches_it(tmp_path: Path) -> None:
     assert (told.processes, told.max_associations_per_caller, told.max_object_bytes) == (3, 7, 100 * 2**20)
     assert (told.acse_timeout, told.dimse_timeout) == (5, 60)
     assert told.tls == TlsSettings(
-        tmp_path / "tls" / "wetread.pem", Path("/etc/ssl/wetread.key"), client_ca=tmp_path / "tls" / "callers.pem"
+        tmp_path / "tls" / "wetread.pem",
+        Path("/etc/ssl/wetread.key"),
+        client_ca=tmp_path / "tls" / "callers.pem",
+        crl=tmp_path / "tls" / "revoked.pem",
     )
     (caller,) = told.callers
     assert caller.certificate_sha256 == "abcdef0123456789" * 4
     assert (caller.study_idle_seconds, caller.study_max_seconds, caller.expected_numbers) == (5, None, True)
     assert caller.ask is not None
-    assert caller.ask.tls == ClientTls(ca=tmp_path / "tls" / "pacs.pem")
+    assert caller.ask.tls == ClientTls(ca=tmp_path / "tls" / "pacs.pem", crl=tmp_path / "tls" / "revoked-pacs.pem")
 
 
 def test_the_defaults_are_those_of_the_listener(tmp_path: Path) -> None:
@@ -224,6 +229,8 @@ DESTINATION = '[[destination]]\nname = "pacs"\nae_title = "P"\nhost = "h"\nport 
         (f'{CALLER}certificate_sha256 = "12:34"\n', "64 hexadecimal digits"),
         (f'{CALLER}certificate_sha256 = "{"a" * 64}"\n', "needs [dicom.tls] with a client_ca"),
         (f'{TLS_OF_THE_SERVER}{CALLER}certificate_sha256 = "{"a" * 64}"\n', "needs [dicom.tls] with a client_ca"),
+        (f'{TLS_OF_THE_SERVER}crl = "c"\n', "crl needs the client_ca"),
+        (f'{DESTINATION}tls_crl = "c"\n', "need tls = true"),
         (f"{CALLER}study_idle_seconds = 7200\n", "study_max_seconds must not be less"),
         (f"{CALLER}study_max_seconds = 5\n", "study_max_seconds must not be less"),
         (f'{CALLER}ask = "pax"\n{DESTINATION}', "configured as [[destination]] are: pacs"),

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +20,7 @@ from dicom_listener.pixels import display_frame, native_frame
 from fhir_records.errors import PixelsNotReadable
 from tests.unit.dicom_listener.objects import as_file, image
 
+REPOSITORY = Path(__file__).resolve().parents[3]
 CHILDREN = "tests.unit.dicom_listener.children"
 
 
@@ -104,3 +109,25 @@ def test_children_end_with_their_parent(path: Path) -> None:
     assert process.returncode is not None
     with pytest.raises(ProcessLookupError):
         os.kill(process.pid, 0)
+
+
+@pytest.mark.parametrize("what", ["long", "no json", "deep", "a list", "no shape", "wrong shape"])
+def test_a_child_that_babbles_is_not_believed(what: str) -> None:
+    """Whatever a spoiled child says, no memory is taken for it, and the caller is told in words."""
+    with (
+        BoundedDecoder(Bounds(seconds=10, processes=1), f"{CHILDREN}.babbles") as decoder,
+        pytest.raises(PixelsNotReadable, match="broke down"),
+    ):
+        decoder.display_frame(what)
+
+
+def test_a_child_whose_caller_died_ends(path: Path, tmp_path: Path) -> None:
+    """A decoder that hangs, with nobody left to end it, is ended by the kernel."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)  # reading it never ends
+    command = [sys.executable, "-m", "dicom_listener.bounded_child", "512", "1"]
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=REPOSITORY)
+    assert child.stdin is not None
+    child.stdin.write(json.dumps({"what": "native", "path": str(fifo), "frame": 1}).encode() + b"\n")
+    child.stdin.flush()
+    assert child.wait(60) == -signal.SIGALRM

@@ -68,3 +68,27 @@ def test_other_pixels_are_a_conflict(tmp_path: Path) -> None:
     as_file(other)
     other.compress(RLELossless, generate_instance_uid=False)
     assert _compared(tmp_path, ds, other, (ExplicitVRLittleEndian, RLELossless)) is Sameness.PIXELS_DIFFER
+
+
+def test_a_decoder_that_breaks_down_makes_a_conflict(tmp_path: Path) -> None:
+    """Where decoding ends in a crash, the process that compares lives on, and the object is kept apart."""
+    ds = image()
+    packed = copy.deepcopy(ds)
+    as_file(packed)
+    packed.compress(RLELossless, generate_instance_uid=False)
+    first, first_pixels = _stored(tmp_path, "one", ds, ExplicitVRLittleEndian)
+    second, second_pixels = _stored(tmp_path, "two", packed, RLELossless)
+    with BoundedDecoder(Bounds(processes=1), "tests.unit.dicom_listener.children.crashes") as decoder:
+        assert compare(first, second, first_pixels, second_pixels, decoder) is Sameness.PIXELS_DIFFER
+    assert _compared(tmp_path, ds, packed, (ExplicitVRLittleEndian, RLELossless)) is Sameness.SAME
+
+
+def test_what_cannot_be_decoded_is_no_copy(tmp_path: Path) -> None:
+    """An element whose VR there is not says nothing that could be compared: both objects are kept."""
+    first, pixels = _stored(tmp_path, "one", image(), ExplicitVRLittleEndian)
+    files = []
+    for name, vr in (("two", b"V\xa2"), ("three", b"V\xa3")):
+        files.append(tmp_path / name)
+        files[-1].write_bytes(first.read_bytes().replace(b"\x10\x00\x10\x00PN", b"\x10\x00\x10\x00" + vr))
+    with BoundedDecoder(Bounds(processes=1)) as decoder:
+        assert compare(files[0], files[1], pixels, pixels, decoder) is Sameness.HEADER_DIFFERS

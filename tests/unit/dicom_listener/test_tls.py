@@ -238,6 +238,64 @@ def test_an_authority_that_is_taken_away_is_trusted_no_longer(
     assert "not trusted" in str(meet(tls.secure, shaking(trusting(ours, scanner))))
 
 
+def test_a_revoked_certificate_is_refused(ours: Authority, server: Issued, scanner: Issued, tmp_path: Path) -> None:
+    """Who is on the list is refused from the next handshake on, others are not; a list that has ended refuses all."""
+    lost = ours.issue("lost")
+    crl = tmp_path / "crl.pem"
+    shutil.copyfile(ours.revoke(), crl)
+    tls = ServerTls(replace(settings(server, ours.certificate), crl=crl), 5)
+
+    def answer(who: Issued) -> str:
+        found = meet(tls.secure, shaking(trusting(ours, who)))
+        if isinstance(found, str):
+            return found
+        found.close()
+        return "secured"
+
+    assert [answer(lost), answer(scanner)] == ["secured", "secured"]
+    shutil.copyfile(ours.revoke(lost), crl)
+    assert "certificate revoked" in answer(lost)
+    assert answer(scanner) == "secured"
+    crl.write_text("broken")
+    assert "certificate revoked" in answer(lost)
+    assert answer(scanner) == "secured"
+    shutil.copyfile(ours.revoke(ended=True), crl)
+    assert "CRL has expired" in answer(scanner)
+    shutil.copyfile(ours.revoke(), crl)
+    assert answer(scanner) == "secured"
+
+
+def test_an_authority_without_a_list_lets_nobody_in(ours: Authority, server: Issued, tmp_path: Path) -> None:
+    """Where lists are looked at, each authority must have one: whose certificates cannot be judged are refused."""
+    others = authority(tmp_path / "others", "others")
+    both = tmp_path / "both.pem"
+    both.write_text(ours.certificate.read_text() + others.certificate.read_text())
+    tls = ServerTls(replace(settings(server, both), crl=ours.revoke()), 5)
+    assert "unable to get certificate CRL" in str(meet(tls.secure, shaking(trusting(ours, others.issue("other")))))
+
+
+def test_a_revoked_server_is_not_talked_to(ours: Authority) -> None:
+    """A destination whose certificate was revoked is refused, where we are given its authority's list."""
+    stolen = ours.issue("stolen")
+    for revoked, works in (((), True), ((stolen,), False)):
+        crl = ours.revoke(*revoked)
+        outcome: list[str] = []
+
+        def talk(connection: socket.socket, crl: Path = crl, outcome: list[str] = outcome) -> None:
+            try:
+                context = client_context(ClientTls(ours.certificate, crl=crl))
+                with context.wrap_socket(connection, server_hostname=HOST):
+                    outcome.append("secured")
+            except ssl.SSLError as error:
+                outcome.append(str(error))
+                raise
+
+        found = meet(ServerTls(settings(stolen), 5).secure, talk)
+        if isinstance(found, socket.socket):
+            found.close()
+        assert outcome[0] == "secured" if works else "revoked" in outcome[0]
+
+
 def test_files_that_cannot_be_used_are_named(ours: Authority, server: Issued, scanner: Issued, tmp_path: Path) -> None:
     """A missing file, a key of another certificate, an encrypted key and a broken authority are named at the start."""
     good = settings(server)
@@ -250,6 +308,8 @@ def test_files_that_cannot_be_used_are_named(ours: Authority, server: Issued, sc
         (replace(good, key=scanner.key), "scanner.key"),
         (replace(good, key=encrypted), "a key without a password"),
         (replace(good, client_ca=broken), "broken.pem"),
+        (replace(good, crl=broken), "broken.pem"),
+        (replace(good, crl=ours.certificate), "nothing besides"),
     ):
         with pytest.raises(SettingsError, match=words):
             ServerTls(wrong, 5)
