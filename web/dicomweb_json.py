@@ -33,7 +33,9 @@ def as_json(ds: Dataset) -> Json:
     for tag in sorted(ds.keys()):
         raw = ds.get_item(tag)
         try:
-            element = _from_bytes(raw) if isinstance(raw, RawDataElement) else None
+            element = None
+            if isinstance(raw, RawDataElement) and raw.VR is not None and isinstance(raw.value, bytes):
+                element = element_of(raw.VR, raw.value, "<" if raw.is_little_endian else ">")
             found[f"{int(tag):08X}"] = element or _from_value(ds[tag])
         except Exception:  # boundary: pydicom raises whatever a broken value brings about # noqa: S112
             continue
@@ -48,13 +50,16 @@ def _from_value(element: DataElement) -> Json:
     return {"vr": "SQ", "Value": items} if items else {"vr": "SQ"}
 
 
-def _from_bytes(raw: RawDataElement) -> Json | None:
-    """The element, where its bytes say it all; else None."""
-    vr, value = raw.VR, raw.value
-    if vr is None or not isinstance(value, bytes):
-        return None
+def element_of(vr: str, value: bytes, order: str) -> Json | None:
+    """The element of this VR, where the bytes of its value say it all; else None.
+
+    Args:
+        vr: its representation; none of bytes, and no sequence.
+        value: as it is encoded.
+        order: "<" little endian, ">" big endian.
+    """
     if vr in _NUMBERS:
-        return _numbers(vr, value, "<" if raw.is_little_endian else ">")
+        return _numbers(vr, value, order)
     if not value.isascii() or b"\x1b" in value:  # another character set, perhaps
         return None
     text = value.decode("ascii").rstrip(" \0")
