@@ -16,7 +16,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
 
-from pydicom.datadict import dictionary_VR
+from pydicom.datadict import dictionary_VR, private_dictionary_VR
 from pydicom.tag import Tag
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, STANDARD_VR
 
@@ -41,8 +41,9 @@ _MAX_DEPTH, _MAX_ITEMS = 8, 999_999
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _UNDEFINED: Final = 0xFFFFFFFF
 _EXPLICIT, _IMPLICIT, _LENGTH = struct.Struct("<HH2sH"), struct.Struct("<HHL"), struct.Struct("<L")
-# UN is pydicom's: it may know better.
-_VRS: Final[Mapping[bytes, str]] = MappingProxyType({vr.value.encode(): vr.value for vr in STANDARD_VR if vr != "UN"})
+_VRS: Final[Mapping[bytes, str]] = MappingProxyType({vr.value.encode(): vr.value for vr in STANDARD_VR})
+# Bytes; as far as an unknown representation is looked up.
+_LONGEST_KNOWN: Final = 0xFFFF
 _LONG_VRS: Final = frozenset(vr.value.encode() for vr in EXPLICIT_VR_LENGTH_32)  # PS3.5 section 7.1.2
 
 
@@ -98,6 +99,7 @@ class _Walk:
             ObjectNotStorable: it is no data set; so says struct.error.
         """
         header, position, last = Header(), 0, -1
+        creators: dict[int, str | None] = {}
         while position < self._size:
             tag, vr, value, end = self._start(position)
             if tag in PIXEL_TAGS:
@@ -106,16 +108,19 @@ class _Walk:
                 raise ObjectNotStorable("the data set is not in order")
             last = tag
             wanted = tags is None or tag in tags
+            is_creator = tag & 0x10000 and 0x10 <= tag & 0xFFFF <= 0xFF
             try:
-                if not vr or (end < 0 and vr != "SQ") or not wanted:
+                if not (wanted or is_creator):
                     raise _Odd
-                after, element = self._element(f"{tag:08X}", tag, vr, value, end, 0)
-                header.found[f"{tag:08X}"] = element
+                key = f"{tag:08X}"
+                after, element = self._element(key, tag, vr, value, end, creators, 0)
+                if wanted:
+                    header.found[key] = element
             except _Odd:
                 after = end if end >= 0 else position + next(elements(self._data[position:], self._encoding)).end
                 if wanted:
                     header.odd.append((tag, position, after))
-            if tag in CONTEXT or (tag & 0x10000 and 0x10 <= tag & 0xFFFF <= 0xFF):  # private creators, PS3.5 section 7.8
+            if is_creator or tag in CONTEXT:
                 header.context.append((tag, position, after))
             position = after
         return header
@@ -132,25 +137,44 @@ class _Walk:
             vr = _VRS.get(raw, "")
             if raw in _LONG_VRS:
                 (length,), value = _LENGTH.unpack_from(self._data, position + 8), position + 12
+                if raw == b"UN" and length < _LONGEST_KNOWN and not group & 1:
+                    # A sender that did not know the attribute (PS3.5 section 6.2.2 note 1).
+                    vr = _implicit_vr(tag) or vr
         return tag, vr, value, -1 if length == _UNDEFINED else value + length
 
-    def _element(self, place: str, tag: int, vr: str, value: int, end: int, depth: int) -> tuple[int, Json]:
-        """The end of an element, and the element.
+    def _element(
+        self, place: str, tag: int, vr: str, value: int, end: int, creators: dict[int, str | None], depth: int
+    ) -> tuple[int, Json]:
+        """The end of an element, and the element; ``creators``: the private ones of its level by tag, so far.
 
         Raises:
             _Odd: pydicom has to look at it.
         """
         if vr == "SQ":
             return self._sequence(place, value, end, depth + 1)
+        if vr == "UN" and tag & 0x10000:
+            vr = self._private_vr(tag, creators)
+        if end < 0 or not vr:
+            raise _Odd
         if vr in BINARY:
             if end - value > INLINE_BYTES and tag >> 16 != LUT_GROUP:
                 return end, {"vr": vr, "BulkDataURI": f"{self._address}/bulkdata/{place}"}
             inline = b64encode(self._data[value:end]).decode("ascii")
             return end, {"vr": vr, "InlineBinary": inline} if inline else {"vr": vr}
         element = element_of(vr, bytes(self._data[value:end]), "<")
+        if tag & 0x10000 and 0x10 <= tag & 0xFFFF <= 0xFF:
+            values = [None] if element is None else element.get("Value", [""])
+            creators[tag] = values[0] if len(values) == 1 and isinstance(values[0], str) else None
         if element is None:
             raise _Odd
         return end, element
+
+    def _private_vr(self, tag: int, creators: dict[int, str | None]) -> str:
+        """The VR of a private element that does not say it itself."""
+        if 0x10 <= tag & 0xFFFF <= 0xFF:
+            return "LO"  # a private creator (PS3.5 section 7.8.1)
+        creator = creators.get(tag & 0xFFFF0000 | (tag & 0xFF00) >> 8, "")
+        return "" if creator is None else _private_dictionary_vr(tag, creator)
 
     def _sequence(self, place: str, position: int, end: int, depth: int) -> tuple[int, Json]:
         if depth > _MAX_DEPTH:
@@ -172,28 +196,43 @@ class _Walk:
 
     def _item(self, above: str, position: int, end: int, depth: int) -> tuple[int, Json]:
         item: Json = {}
-        last = -1
+        last, creators = -1, dict[int, str | None]()
         while position != end:
             if end < 0 and self._data[position : position + 4] == b"\xfe\xff\x0d\xe0":
                 return position + 8, item
             tag, vr, value, stop = self._start(position)
-            if tag <= last or not vr or (stop < 0 and vr != "SQ") or stop > (self._size if end < 0 else end):
+            if tag <= last or stop > (self._size if end < 0 else end):
                 raise _Odd
             last = tag
             key = f"{tag:08X}"
-            position, item[key] = self._element(above + key, tag, vr, value, stop, depth)
+            position, item[key] = self._element(above + key, tag, vr, value, stop, creators, depth)
         return position, item
 
 
 @lru_cache(maxsize=8192)
 def _implicit_vr(tag: int) -> str:
-    """The VR of a tag by the dictionary; "" where it does not say one (PS3.5 section 7.1.3)."""
+    """The VR of a tag by the dictionary, UN of a private one; "" where it does not say one (PS3.5 section 7.1.3)."""
     if tag & 0x10000:
-        return ""
+        return "UN"
     if not tag & 0xFFFF:
         return "UL"  # group length
     try:
-        vr = dictionary_VR(tag)
+        return _single(dictionary_VR(tag))
     except KeyError:
         return ""
-    return vr if len(vr) == 2 and vr != "UN" else ""
+
+
+@lru_cache(maxsize=8192)
+def _private_dictionary_vr(tag: int, creator: str) -> str:
+    """Likewise of a private element; UN where the dictionary does not know it, or its creator."""
+    if not creator or not tag & 0xFF00:
+        return "UN"
+    try:
+        return _single(private_dictionary_VR(tag, creator))
+    except KeyError:
+        return "UN"
+
+
+def _single(vr: str) -> str:
+    """``vr``; "" where it is one of several, or of a sequence that is not encoded as one."""
+    return vr if len(vr) == 2 and vr not in ("UN", "NONE") else ""

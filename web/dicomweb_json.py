@@ -64,7 +64,7 @@ def element_of(vr: str, value: bytes, order: str) -> Json | None:
         return None
     text = value.decode("ascii").rstrip(" \0")
     if not text:
-        return {"vr": vr} if vr in _TEXTS or vr in _TEXT or vr in _DECIMALS else None
+        return {"vr": vr} if vr == "PN" or vr in _TEXTS or vr in _TEXT or vr in _DECIMALS else None
     values = _values(vr, text) if text.isprintable() else None
     return None if values is None else {"vr": vr, "Value": values}
 
