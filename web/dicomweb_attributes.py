@@ -30,7 +30,7 @@ from dicom_listener.decoding import MAX_INFLATED_BYTES, MAX_INFLATED_HEADER_BYTE
 from dicom_listener.received import split_file
 from dicom_listener.transfer_syntaxes import transfer_syntax
 from fhir_records.errors import NotFound, ObjectNotStorable, PixelsNotReadable
-from web.dicomweb_header import BINARY, CONTEXT, INLINE_BYTES, LUT_GROUP, Header, header_of
+from web.dicomweb_header import BINARY, CONTEXT, Header, goes_elsewhere, header_of
 from web.dicomweb_json import Json, as_json
 
 PLACE = re.compile(r"[0-9A-F]{8}(/[1-9][0-9]{0,5}/[0-9A-F]{8}){0,8}")
@@ -226,14 +226,14 @@ def _take_out_long(ds: Dataset, above: str) -> dict[str, str]:
         if element.VR == "SQ":
             for number, item in enumerate(element.value, 1):
                 taken |= _take_out_long(item, f"{place}/{number}/")
-        elif element.VR in BINARY and tag.group != LUT_GROUP and len(element.value or b"") > INLINE_BYTES:
+        elif element.VR in BINARY and goes_elsewhere(int(tag), len(element.value or b"")):
             del ds[tag]
             taken[place] = element.VR
     return taken
 
 
 def _is_short(raw: RawDataElement) -> bool:
-    return raw.VR in BINARY and isinstance(raw.value, bytes) and len(raw.value) <= INLINE_BYTES
+    return raw.VR in BINARY and isinstance(raw.value, bytes) and not goes_elsewhere(int(raw.tag), len(raw.value))
 
 
 def _put_addresses(found: Json, long: dict[str, str], address: str) -> None:

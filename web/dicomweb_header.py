@@ -25,9 +25,8 @@ from fhir_records.errors import ObjectNotStorable
 from web.dicomweb_json import Json, element_of
 
 # Binary values longer than this are delivered at an address of their own, but for the LUTs, without which a viewer
-# shows wrong colours.
-INLINE_BYTES: Final = 4096
-LUT_GROUP: Final = 0x0028
+# shows wrong colours. The longest LUT has 65,536 entries of two bytes (PS3.3 section C.11.1.1).
+_INLINE_BYTES, _INLINE_LUT_BYTES = 4096, 1 << 18
 BINARY: Final = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 
 # Whatever else is asked for, these are needed to say the others right: character set, VRs, and what decoding changes.
@@ -77,6 +76,11 @@ def header_of(
         return _Walk(data, encoding, address).header(tags)
     except (struct.error, ObjectNotStorable):
         return None
+
+
+def goes_elsewhere(tag: int, length: int) -> bool:
+    """Whether a binary value of ``length`` bytes is delivered at an address of its own."""
+    return length > (_INLINE_LUT_BYTES if tag >> 16 == 0x0028 else _INLINE_BYTES)
 
 
 class _Walk:
@@ -157,11 +161,14 @@ class _Walk:
         if end < 0 or not vr:
             raise _Odd
         if vr in BINARY:
-            if end - value > INLINE_BYTES and tag >> 16 != LUT_GROUP:
+            if goes_elsewhere(tag, end - value):
                 return end, {"vr": vr, "BulkDataURI": f"{self._address}/bulkdata/{place}"}
             inline = b64encode(self._data[value:end]).decode("ascii")
             return end, {"vr": vr, "InlineBinary": inline} if inline else {"vr": vr}
-        element = element_of(vr, bytes(self._data[value:end]), "<")
+        try:
+            element = element_of(vr, bytes(self._data[value:end]), "<")
+        except ValueError:  # no number
+            element = None
         if tag & 0x10000 and 0x10 <= tag & 0xFFFF <= 0xFF:
             values = [None] if element is None else element.get("Value", [""])
             creators[tag] = values[0] if len(values) == 1 and isinstance(values[0], str) else None

@@ -75,10 +75,11 @@ def _values(vr: str, text: str) -> list[Any] | None:
     if vr == "PN":
         return None if "=" in text or "\\" in text else [{"Alphabetic": text}]
     parts = text.split("\\")
-    if not all(parts):
-        return None
     if vr in _DECIMALS:
-        return [_DECIMALS[vr](part) for part in parts]
+        # One that is empty among others is null (PS3.18 section F.2.5).
+        return [_DECIMALS[vr](part) if part.strip() else None for part in parts]
+    if vr == "UI" and not all(parts):
+        return None
     if vr not in _TEXTS or any(part != part.strip() for part in parts):  # pydicom knows which spaces count
         return None
     return list(parts)
