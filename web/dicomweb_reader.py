@@ -31,8 +31,15 @@ class BoundedReader(BoundedDecoder):
         super().__init__(bounds, "web.dicomweb_child")
         self._pool = ThreadPoolExecutor(self.bounds.processes, "headers")
         self._cache = BytesCache()
+        self._is_prepared = False
         # Stands for the object's address in what is kept: addresses are as the client came. Nobody can guess it.
         self._mark = secrets.token_hex(16)
+
+    def prepare(self) -> None:
+        """Have the children started, and do not wait: whoever searches is going to look."""
+        if not self._is_prepared:
+            self._is_prepared = True
+            self._pool.submit(self.start)
 
     def attributes(self, objects: Sequence[Addressed], tags: Collection[int] | None = None) -> Iterator[str]:
         """The attributes of each object as JSON text, "" where they cannot be read, in order; see `attributes`."""
