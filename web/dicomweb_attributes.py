@@ -43,6 +43,7 @@ NATIVE = frozenset({ExplicitVRLittleEndian, ImplicitVRLittleEndian})
 _LOOKED_AT = BINARY | {"SQ", None}  # None: of Implicit VR, to be looked up
 _WORD_BYTES = {"OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8}
 
+
 class StoredAs(Protocol):
     """What has to be known of an instance beside its file."""
 
