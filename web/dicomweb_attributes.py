@@ -17,10 +17,10 @@ from typing import Any, Protocol
 
 import numpy as np
 from pydicom import dcmread
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filewriter import correct_ambiguous_vr, dcmwrite
-from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from dicom_listener import pixels
@@ -141,9 +141,10 @@ def tag_of(name: str) -> int:
     Raises:
         ValueError: it is neither.
     """
-    if re.fullmatch(r"[0-9a-fA-F]{8}", name):
-        return int(name, 16)
-    return int(Tag(name))
+    tag = int(name, 16) if re.fullmatch(r"[0-9a-fA-F]{8}", name) else tag_for_keyword(name)
+    if tag is None:
+        raise ValueError("neither a keyword nor a tag")
+    return tag
 
 
 def _read(path: Path, address: str, tags: Collection[int] | None) -> Json:
@@ -215,10 +216,10 @@ def _take_out_long(ds: Dataset, above: str) -> dict[str, str]:
     """Take long binary values out of ``ds`` and its sequences, and values that cannot be parsed; VRs by place."""
     taken: dict[str, str] = {}
     for tag in list(ds.keys()):
-        raw = ds.get_item(tag)
-        if isinstance(raw, RawDataElement) and (raw.VR not in _LOOKED_AT or _is_short(raw)):
-            continue  # neither long nor a sequence; it is converted once, when it is written
         try:
+            raw = ds.get_item(tag)
+            if isinstance(raw, RawDataElement) and (raw.VR not in _LOOKED_AT or _is_short(raw)):
+                continue  # neither long nor a sequence; it is converted once, when it is written
             element = ds[tag]
         except Exception:  # boundary: pydicom raises whatever a broken value brings about
             del ds[tag]

@@ -31,9 +31,8 @@ def as_json(ds: Dataset) -> Json:
     """``ds`` by tag in the DICOM JSON model; values that cannot be parsed are left out."""
     found: Json = {}
     for tag in sorted(ds.keys()):
-        raw = ds.get_item(tag)
         try:
-            element = None
+            raw, element = ds.get_item(tag), None
             if isinstance(raw, RawDataElement) and raw.VR is not None and isinstance(raw.value, bytes):
                 element = element_of(raw.VR, raw.value, "<" if raw.is_little_endian else ">")
             found[f"{int(tag):08X}"] = element or _from_value(ds[tag])
