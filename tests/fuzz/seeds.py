@@ -157,8 +157,8 @@ def bodies() -> dict[str, bytes]:
 def queries() -> dict[str, bytes]:
     """Query strings of searches."""
     return {
-        "viewer": b"limit=101&offset=0&fuzzymatching=false&includefield=00081030%2C00080060&StudyDate=20200101-20201231",
-        "person": b"PatientName=*Do%C3%A9*&00100020=P%3F&PatientBirthDate=-19991231&PatientSex=F&ModalitiesInStudy=CT,MR",
+        "viewer": b"limit=101&offset=0&fuzzymatching=false&includefield=00081030%2C00080060&StudyDate=20200101-",
+        "person": b"PatientName=*Do%C3%A9*&00100020=P%3F&PatientBirthDate=-19991231&ModalitiesInStudy=CT,MR",
         "numbers": b"SeriesNumber=1%5C2&InstanceNumber=3&SOPInstanceUID=1.2,1.3&includefield=all",
         "sequence": b"00400275.00400009=X&RequestAttributesSequence.ScheduledProcedureStepID=Y&StudyTime=10-",
     }
@@ -178,7 +178,7 @@ def accepts() -> dict[str, bytes]:
     """Accept headers."""
     return {
         "viewer": b'multipart/related; type="application/octet-stream"; transfer-syntax=*',
-        "many": b'multipart/related;type="image/jls";transfer-syntax=1.2.840.10008.1.2.4.80;q=0.5, image/*;q=0.8, */*;q=.1',
+        "many": b'multipart/related;type="image/jls";transfer-syntax=1.2.840.10008.1.2.4.80;q=0.5, */*;q=.1',
         "extended": b"multipart/related; type*=utf-8''image%2Fjls; name*0=a; name*1=b; q=nan",
     }
 
