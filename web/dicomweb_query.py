@@ -171,6 +171,8 @@ def _date_range(value: str, name: str) -> tuple[dt.date | None, dt.date | None]:
             raise ValueError
         first = dt.date.fromisoformat(match[1]) if match[1] else None
         last = dt.date.fromisoformat(match[3]) if match[3] else None
+        if dt.date.max in (first, last):  # no day follows it
+            raise ValueError
     except ValueError as error:
         raise QueryError(f"{name} takes YYYYMMDD or a range YYYYMMDD-YYYYMMDD, either end open.") from error
     return first, last if match[2] else first
