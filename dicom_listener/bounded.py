@@ -90,6 +90,11 @@ class BoundedDecoder:
         told, pixels = self._ask({"what": "native", "path": str(path), "frame": frame})
         return NativeFrame(pixels=pixels, **told["attributes"])
 
+    def start(self) -> None:
+        """Start the children that are not running, so that the next to ask need not wait for that."""
+        for child in self._all:
+            child.start()
+
     def close(self) -> None:
         """End the children."""
         for child in self._all:
@@ -159,6 +164,14 @@ class _Child:
             except BaseException:
                 self._kill()
                 raise
+
+    def start(self) -> None:
+        """Start it, where it is not running. Should that fail, it is tried again by whoever asks, who is told."""
+        with self._lock:
+            try:
+                self._running()
+            except (OSError, EOFError, ValueError):
+                self._kill()
 
     def close(self) -> None:
         """End it."""

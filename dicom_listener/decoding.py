@@ -102,9 +102,10 @@ def opened(path: str | Path, most_inflated: int = MAX_INFLATED_BYTES) -> Iterato
     with file:
         try:
             meta = read_file_meta_info(path)
+            syntax = str(meta.get("TransferSyntaxUID") or "")
         except Exception as error:  # boundary: pydicom raises whatever a broken file brings about
             raise PixelsNotReadable("The file is not a readable DICOM file.") from error
-        if transfer_syntax(str(meta.get("TransferSyntaxUID") or "")).is_deflated:
+        if transfer_syntax(syntax).is_deflated:
             yield _inflated(file.read(), most_inflated), meta
         else:
             yield file, meta

@@ -17,7 +17,7 @@ from dicom_listener.description import check_pixel_length, is_uid
 from dicom_listener.header_text import HeaderText
 from dicom_listener.transfer_syntaxes import transfer_syntax
 from dicom_listener.walking import Walker
-from fhir_records.errors import ObjectNotStorable
+from fhir_records.errors import ObjectNotStorable, ObjectTooLarge
 
 _UIDS: Final = {
     0x00080016: "SOPClassUID",
@@ -50,14 +50,16 @@ class Examination:
 
     Args:
         transfer_syntax_uid: of the data set.
+        max_inflated_bytes: to which a deflated one may grow.
     """
 
-    def __init__(self, transfer_syntax_uid: str) -> None:
+    def __init__(self, transfer_syntax_uid: str, max_inflated_bytes: int = MAX_INFLATED_BYTES) -> None:
         encoding = encoding_of(transfer_syntax_uid)
         self._little_endian = encoding.little_endian
         self._walker = Walker(encoding, _WANTED)
         self._uids: dict[int, str] = {}
-        self._inflater = _Inflater() if transfer_syntax(transfer_syntax_uid).is_deflated else None
+        is_deflated = transfer_syntax(transfer_syntax_uid).is_deflated
+        self._inflater = _Inflater(max_inflated_bytes) if is_deflated else None
 
     def feed(self, piece: bytes | memoryview) -> None:
         """Take the next piece.
@@ -90,6 +92,11 @@ class Examination:
             values |= {name: self._number(tag) for tag, name in _NUMBERS.items()}
             check_pixel_length(HeaderText(values, (), pixels), pixels)
 
+    @property
+    def uids(self) -> dict[str, str]:
+        """The UIDs that storage needs, by keyword, "" where one did not come so far."""
+        return {name: self._text(tag) for tag, name in _UIDS.items()}
+
     def mismatch(self, announced: Announced) -> str:
         """Which UID of the data set, after `finish`, is not the one that was announced; "" where all are."""
         for tag, uid in ((0x00080018, announced.sop_instance_uid), (0x00080016, announced.sop_class_uid)):
@@ -112,14 +119,15 @@ class Examination:
 class _Inflater:
     """A deflated data set (PS3.5 section A.5) inflated as it comes, within the limits of `data_set`."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self._most = most
         self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         self._taken = self._given = 0
 
     def inflate(self, piece: bytes | memoryview) -> Iterator[bytes]:
         """What comes out of the next piece, 1 MiB at a time."""
         self._taken += len(piece)
-        most = min(MAX_INFLATED_BYTES, max(FREE_INFLATED_BYTES, self._taken * MAX_INFLATION))
+        most = min(self._most, max(FREE_INFLATED_BYTES, self._taken * MAX_INFLATION))
         waiting: bytes | memoryview = piece
         while len(waiting) and not self._inflater.eof:
             try:
@@ -129,7 +137,7 @@ class _Inflater:
             waiting = self._inflater.unconsumed_tail
             self._given += len(plain)
             if self._given > most:
-                raise ObjectNotStorable("the deflated data set is too large")
+                raise ObjectTooLarge("the deflated data set is too large")
             yield plain
 
     def finish(self) -> None:

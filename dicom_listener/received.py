@@ -28,7 +28,7 @@ PRIVATE_INFORMATION_CREATOR_UID = UID("2.25.299637243477413104341316687379172720
 
 _PREFIX = bytes(128) + b"DICM"
 # No file meta information is longer; a length that promises more would have the whole file read into memory.
-_MAX_META_BYTES = 1 << 20
+MAX_META_BYTES = 1 << 20
 
 Bytes = bytes | bytearray | memoryview | mmap.mmap
 # An element's header in Explicit VR Little Endian (PS3.5 section 7.1.2), with a short and with a long length.
@@ -125,7 +125,7 @@ def split_file(content: Bytes) -> tuple[FileMetaDataset, memoryview]:
     end = 144 + struct.unpack("<L", content[140:144])[0]
     if end > len(content):
         raise ObjectNotStorable("the file ends early")
-    if end > _MAX_META_BYTES:
+    if end > MAX_META_BYTES:
         raise ObjectNotStorable("the file meta information is too long")
     try:
         meta = FileMetaDataset(read_dataset(io.BytesIO(content[132:end]), False, True))

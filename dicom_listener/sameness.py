@@ -1,31 +1,31 @@
 """The same object again: what two objects of one SOP Instance UID have in common (design, section 7).
 
-Looked at only when a SOP Instance UID comes a second time, so it may be slow: where the encodings differ, both are
-decoded.
+Looked at only when a SOP Instance UID comes a second time, so it may be slow. Bytes that are the same are the same
+object. For anything else, headers are parsed and frames decoded in a child process, within limits: no object that is
+sent again can hold up or end whoever indexes it.
 """
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Final
 
-import numpy as np
-from pydicom.dataset import Dataset
-from pydicom.multival import MultiValue
-from pydicom.sequence import Sequence
+import structlog
 
-from dicom_listener.data_set import PIXEL_TAGS
+from dicom_listener.bounded import BoundedDecoder, Bounds
 from dicom_listener.filed import opened
-from dicom_listener.pixels import Decoder, number_of_frames, read_header
 from fhir_records.errors import PixelsNotReadable
 
-# What only says how the rest is encoded: character set, lengths, padding, offset tables, and how colour is laid out.
-_ENCODING_TAGS = frozenset({0x00080005, 0x00280004, 0x00280006, 0x7FE00001, 0x7FE00002, 0x7FE00003, 0xFFFCFFFC})
-_UNCOMPRESSED_WORDS = ("little", "big")
-# Objects wait behind a comparison.
-_MOST_SECONDS = 60.0
+log = structlog.get_logger(__name__)
+
+_UNCOMPRESSED_WORDS: Final = frozenset({"little", "big"})
+IDLE_S: Final = 30.0  # after which the children end
+WHOLE_S: Final = 300.0  # for all frames of an object
 
 
 class Sameness(StrEnum):
@@ -36,78 +36,105 @@ class Sameness(StrEnum):
     PIXELS_DIFFER = "pixels differ"
 
 
-def compare(path: Path, other: Path, pixels_sha256: str, other_pixels_sha256: str, decoder: Decoder) -> Sameness:
-    """Compare two files of the spool.
+class Comparer:
+    """Compares files of the spool; any thread may ask.
 
     Args:
-        path: of one.
-        other: of the other one.
-        pixels_sha256: what the index keeps of the pixels of the one.
-        other_pixels_sha256: and of the other.
-        decoder: for pixels that are encoded differently; it bounds what decoding takes, for anybody may have sent them.
-
-    Raises:
-        FileNotFoundError: one of them is gone.
-        ObjectNotStorable: one of them is broken.
+        bounds: of one comparison of two headers, or of two frames.
+        module: what its children run.
     """
-    with opened(path) as one, opened(other) as two:
-        if one.received.transfer_syntax_uid == two.received.transfer_syntax_uid and one.has_data_of(two):
-            return Sameness.SAME
-    if not _same_pixels(path, other, pixels_sha256, other_pixels_sha256, decoder):
-        return Sameness.PIXELS_DIFFER
-    try:
-        same = _comparable(read_header(path)) == _comparable(read_header(other))
-    except Exception:  # boundary: pydicom raises whatever a broken value brings about; nothing is removed then
-        same = False
-    return Sameness.SAME if same else Sameness.HEADER_DIFFERS
 
+    def __init__(self, bounds: Bounds | None = None, module: str = "dicom_listener.sameness_child") -> None:
+        self._bounds = bounds or Bounds(processes=4)
+        self._module = module
+        self._lock = threading.Lock()
+        self._children: BoundedDecoder | None = None
+        self._users = 0
+        self._timer: threading.Timer | None = None
 
-def _same_pixels(path: Path, other: Path, word: str, other_word: str, decoder: Decoder) -> bool:
-    if word == other_word:
-        return True
-    if not word or not other_word:
-        return False
-    encodings = {word.split(":", maxsplit=1)[0], other_word.split(":", maxsplit=1)[0]}
-    if len(encodings) == 1 and encodings <= set(_UNCOMPRESSED_WORDS):
-        return False
-    try:
-        return _same_decoded(path, other, decoder)
-    except PixelsNotReadable:
-        # What cannot be compared is kept apart: losing an image would be worse than keeping one too many.
-        return False
+    def compare(self, path: Path, other: Path, pixels_sha256: str, other_pixels_sha256: str) -> Sameness:
+        """Compare two files; the hashes are those that the index keeps of their pixels.
 
+        Raises:
+            FileNotFoundError: one of them is gone.
+            ObjectNotStorable: one of them is broken.
+        """
+        with opened(path) as one, opened(other) as two:
+            if one.received.transfer_syntax_uid == two.received.transfer_syntax_uid and one.has_data_of(two):
+                return Sameness.SAME
+        if pixels_sha256 != other_pixels_sha256:
+            if not _may_be_the_same(pixels_sha256, other_pixels_sha256):
+                return Sameness.PIXELS_DIFFER
+            # What cannot be compared is kept apart: losing an image would be worse than keeping one too many.
+            if not self._holds({"what": "pixels", "path": str(path), "other": str(other)}):
+                return Sameness.PIXELS_DIFFER
+        same = self._holds({"what": "headers", "path": str(path), "other": str(other)})
+        return Sameness.SAME if same else Sameness.HEADER_DIFFERS
 
-def _same_decoded(path: Path, other: Path, decoder: Decoder) -> bool:
-    """Whether all frames are the same. Raises PixelsNotReadable where it cannot be told, or not in time."""
-    deadline = time.monotonic() + _MOST_SECONDS
-    frames = number_of_frames(read_header(path))
-    if frames != number_of_frames(read_header(other)):
-        return False
-    for frame in range(1, frames + 1):
-        if time.monotonic() > deadline:
-            raise PixelsNotReadable("There are too many frames to compare.")
-        one, two = decoder.native_frame(path, frame), decoder.native_frame(other, frame)
-        if one.photometric_interpretation != two.photometric_interpretation:
+    def close(self) -> None:
+        """End the children; they are started again when they are needed."""
+        with self._lock:
+            if self._timer is not None:
+                self._timer.cancel()
+            children, self._children = self._children, None
+        if children is not None:
+            children.close()
+
+    def _holds(self, question: dict[str, str]) -> bool:
+        """Whether a child says yes; one that passes its limits does not."""
+        deadline = time.monotonic() + WHOLE_S
+        try:
+            with self._kept() as children:
+                told, frame = {"more": True, "same": True}, 1
+                while told["more"] and told["same"]:
+                    if time.monotonic() > deadline:
+                        raise PixelsNotReadable("Comparing took too long.")
+                    told, _ = children.ask({**question, "frame": frame})
+                    frame += 1
+        except PixelsNotReadable as error:
+            log.warning("two objects of one UID cannot be compared", reason=str(error))
             return False
-        if not np.array_equal(one.pixels, two.pixels):
-            return False
-    return True
+        return bool(told["same"])
+
+    @contextmanager
+    def _kept(self) -> Iterator[BoundedDecoder]:
+        """The children, until nobody needed them for a while."""
+        with self._lock:
+            if self._timer is not None:
+                self._timer.cancel()
+            if self._children is None:
+                self._children = BoundedDecoder(self._bounds, self._module)
+            children = self._children
+            self._users += 1
+        try:
+            yield children
+        finally:
+            with self._lock:
+                self._users -= 1
+                if not self._users:
+                    self._timer = threading.Timer(IDLE_S, self._end_idle)
+                    self._timer.daemon = True
+                    self._timer.start()
+
+    def _end_idle(self) -> None:
+        with self._lock:
+            if self._users or self._children is None:
+                return
+            children, self._children = self._children, None
+        children.close()
 
 
-def _comparable(ds: Dataset) -> dict[int, Any]:
-    """The values of a data set as text, without what only says how they are encoded."""
-    return {
-        int(element.tag): _value(element.value)
-        for element in ds
-        if element.tag.element != 0 and int(element.tag) not in _ENCODING_TAGS | PIXEL_TAGS
-    }
+_COMPARER: Final = Comparer()
 
 
-def _value(value: Any) -> Any:
-    if isinstance(value, Dataset):
-        return _comparable(value)
-    if isinstance(value, bytes):
-        return value.rstrip(b"\0 ")
-    if isinstance(value, MultiValue | Sequence | list | tuple):
-        return [_value(item) for item in value]
-    return "" if value is None else str(value)
+def compare(path: Path, other: Path, pixels_sha256: str, other_pixels_sha256: str) -> Sameness:
+    """As `Comparer.compare`, with the children that all of this process share."""
+    return _COMPARER.compare(path, other, pixels_sha256, other_pixels_sha256)
+
+
+def _may_be_the_same(word: str, other: str) -> bool:
+    """Whether pixels of different hashes may be the same ones, in another encoding."""
+    if not word or not other:
+        return False
+    encodings = {word.split(":", maxsplit=1)[0], other.split(":", maxsplit=1)[0]}
+    return len(encodings) > 1 or not encodings <= _UNCOMPRESSED_WORDS

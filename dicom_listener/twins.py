@@ -7,9 +7,7 @@ from collections.abc import Mapping, Sequence
 import structlog
 from sqlalchemy.orm import Session
 
-from dicom_listener.bounded import BoundedDecoder, Bounds
 from dicom_listener.index_batch import Indexing
-from dicom_listener.pixels import Decoder
 from dicom_listener.sameness import Sameness, compare
 from dicom_listener.spool import Spool
 from fhir_records.identities import log_id
@@ -28,12 +26,10 @@ def outcomes(session: Session, spool: Spool, pairs: Sequence[tuple[Arrival, Sequ
         spool: where the files are.
         pairs: stored objects of different UIDs, each with those that are known, the current one first.
     """
-    # Anybody may have sent what is decoded here. The child is started by the first comparison that needs it.
-    with BoundedDecoder(Bounds(processes=1)) as decoder:
-        return {arrival.sop_uid: _outcome(session, spool, arrival, twins, decoder) for arrival, twins in pairs}
+    return {arrival.sop_uid: _outcome(session, spool, arrival, twins) for arrival, twins in pairs}
 
 
-def _outcome(session: Session, spool: Spool, arrival: Arrival, twins: Sequence[Twin], decoder: Decoder) -> Indexing:
+def _outcome(session: Session, spool: Spool, arrival: Arrival, twins: Sequence[Twin]) -> Indexing:
     # Two of the index's threads, or another process, may have met the same file.
     if any(twin.file_key == arrival.file_key for twin in twins):
         return Indexing.KNOWN
@@ -44,7 +40,7 @@ def _outcome(session: Session, spool: Spool, arrival: Arrival, twins: Sequence[T
     for twin in twins:
         try:
             known = spool.path(twin.file_key)
-            sameness = compare(path, known, arrival.pixels_sha256, twin.pixels_sha256, decoder)
+            sameness = compare(path, known, arrival.pixels_sha256, twin.pixels_sha256)
         except FileNotFoundError:
             if not path.is_file():
                 return Indexing.GONE

@@ -40,6 +40,10 @@ class ObjectNotStorable(WetreadError):
     """The object cannot be stored: it is not a DICOM data set with the UIDs that storage needs."""
 
 
+class ObjectTooLarge(ObjectNotStorable):
+    """The object is larger than is taken here, or would be once it is inflated."""
+
+
 class OutOfSpace(WetreadError):
     """The disk of the spool is fuller than the watermark allows."""
 

@@ -78,7 +78,12 @@ def _add_program_interfaces(app: FastAPI, settings: WebSettings, database: Datab
     may_see_images = Depends(auth.images)
     app.include_router(
         dicomweb_router(
-            database, settings.spool_root, settings.timezone, [may_see_images], public_url=settings.public_url
+            database,
+            settings.spool_root,
+            settings.timezone,
+            [may_see_images],
+            public_url=settings.public_url,
+            version=settings.version,
         ),
         prefix="/dicom-web",
     )

@@ -32,6 +32,7 @@ class Archive:
     zone: ZoneInfo  # the site's, for StudyDate and StudyTime
     reader: BoundedReader
     public_url: str = ""  # as people reach us
+    version: str = ""  # of Wetread
 
     def instances(self, study_uid: str, series_uid: str | None = None, sop_uid: str | None = None) -> list[Instance]:
         """The current instances below a path of UIDs, at least one.

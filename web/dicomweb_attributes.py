@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import mmap
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -16,34 +17,31 @@ from typing import Any, Protocol
 
 import numpy as np
 from pydicom import dcmread
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filewriter import correct_ambiguous_vr, dcmwrite
-from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from dicom_listener import pixels
+from dicom_listener.characters import settle
+from dicom_listener.data_set import Element, Encoding, encoding_of, parsed
 from dicom_listener.decoding import MAX_INFLATED_BYTES, MAX_INFLATED_HEADER_BYTES, opened
-from fhir_records.errors import NotFound, PixelsNotReadable
+from dicom_listener.received import split_file
+from dicom_listener.transfer_syntaxes import transfer_syntax
+from fhir_records.errors import NotFound, ObjectNotStorable, PixelsNotReadable
+from web.dicomweb_header import BINARY, CONTEXT, Header, goes_elsewhere, header_of
 from web.dicomweb_json import Json, as_json
 
-# Binary values longer than this are delivered at an address of their own, but for the LUTs, without which a viewer
-# shows wrong colours.
-INLINE_BYTES = 4096
-LUT_GROUP = 0x0028
 PLACE = re.compile(r"[0-9A-F]{8}(/[1-9][0-9]{0,5}/[0-9A-F]{8}){0,8}")
 PIXEL_DATA = "7FE00010"
+_CHARACTER_SET, _SAMPLES = "00080005", "00280002"
+# Decoding gives colour by pixel, as RGB. Palettes and grey stay as they are.
+_RGB = {"00280004": {"vr": "CS", "Value": ["RGB"]}, "00280006": {"vr": "US", "Value": [0]}}
 
 NATIVE = frozenset({ExplicitVRLittleEndian, ImplicitVRLittleEndian})
-_BINARY = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
-_LOOKED_AT = _BINARY | {"SQ", None}  # None: of Implicit VR, to be looked up
+_LOOKED_AT = BINARY | {"SQ", None}  # None: of Implicit VR, to be looked up
 _WORD_BYTES = {"OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8}
-
-# Whatever else is asked for, these are needed to say the others right: character set, VRs, and what decoding changes.
-_ALWAYS = tuple(
-    int(Tag(keyword))
-    for keyword in ("SpecificCharacterSet", "SamplesPerPixel", "PhotometricInterpretation", "PixelRepresentation")
-)
 
 
 class StoredAs(Protocol):
@@ -66,27 +64,18 @@ def attributes(path: Path, instance: StoredAs, address: str, tags: Collection[in
     Raises:
         PixelsNotReadable: the file cannot be parsed.
     """
-    ds = _header(path, tags)
-    long = _take_out_long(ds, "")
-    _as_delivered(ds, instance)
-    try:
-        if ds.original_encoding[0] is not False:  # in Explicit VR nothing is ambiguous
-            correct_ambiguous_vr(ds, True)
-        found = as_json(ds)
-    except Exception as error:  # boundary: pydicom raises whatever a broken value brings about
-        raise PixelsNotReadable("The object's attributes cannot be written as JSON.") from error
+    found = _read(path, address, tags)
+    if instance.transfer_syntax_uid not in NATIVE and found.get(_SAMPLES, {}).get("Value") == [3]:
+        found |= _RGB
+    if _CHARACTER_SET in found:
+        found[_CHARACTER_SET] = {"vr": "CS", "Value": ["ISO_IR 192"]}  # JSON is UTF-8
     if tags is not None:
-        found = {tag: element for tag, element in found.items() if int(tag, 16) in tags}
-        long = {place: vr for place, vr in long.items() if int(place[:8], 16) in tags}
-    _put_addresses(found, long, address)
-    if tags is not None:
-        return found
+        return {tag: element for tag, element in sorted(found.items()) if int(tag, 16) in tags}
     if instance.rows:
         found[PIXEL_DATA] = {"vr": "OW", "BulkDataURI": f"{address}/bulkdata/{PIXEL_DATA}"}
-    return found | {
-        "00081190": {"vr": "UR", "Value": [address]},
-        "00083002": {"vr": "UI", "Value": [str(ExplicitVRLittleEndian)]},
-    }
+    found["00081190"] = {"vr": "UR", "Value": [address]}
+    found["00083002"] = {"vr": "UI", "Value": [str(ExplicitVRLittleEndian)]}
+    return dict(sorted(found.items()))
 
 
 def as_text(found: Json) -> str:
@@ -152,9 +141,40 @@ def tag_of(name: str) -> int:
     Raises:
         ValueError: it is neither.
     """
-    if re.fullmatch(r"[0-9a-fA-F]{8}", name):
-        return int(name, 16)
-    return int(Tag(name))
+    tag = int(name, 16) if re.fullmatch(r"[0-9a-fA-F]{8}", name) else tag_for_keyword(name)
+    if tag is None:
+        raise ValueError("neither a keyword nor a tag")
+    return tag
+
+
+def _read(path: Path, address: str, tags: Collection[int] | None) -> Json:
+    """The header, read from its bytes as far as that goes, and by pydicom for the rest."""
+    wanted = None if tags is None else {*tags, *CONTEXT}
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            meta, data = split_file(content)
+            with data:
+                syntax = str(meta.TransferSyntaxUID)
+                header = None
+                if not transfer_syntax(syntax).is_deflated:
+                    header = header_of(data, encoding_of(syntax), address, wanted)
+                if header is not None:
+                    return header.found | (_looked_at(data, header, encoding_of(syntax), address) if header.odd else {})
+    except (OSError, ValueError, ObjectNotStorable):
+        pass  # pydicom reads more, and says what is wrong
+    return _as_json(_header(path, wanted), address)
+
+
+def _looked_at(data: memoryview, header: Header, encoding: Encoding, address: str) -> Json:
+    """What pydicom makes of the elements that the bytes alone do not tell."""
+    asked = {tag for tag, _, _ in header.odd}
+    picked = sorted({*header.odd, *header.context})
+    try:
+        ds = parsed(data, encoding, [Element(tag, start, start, end, False) for tag, start, end in picked])
+        settle(ds)
+    except ObjectNotStorable as error:
+        raise PixelsNotReadable("The object's attributes cannot be parsed.") from error
+    return {tag: element for tag, element in _as_json(ds, address).items() if int(tag, 16) in asked}
 
 
 def _header(path: Path, tags: Collection[int] | None) -> Dataset:
@@ -162,20 +182,31 @@ def _header(path: Path, tags: Collection[int] | None) -> Dataset:
         return pixels.read_header(path)
     with opened(path, MAX_INFLATED_HEADER_BYTES) as (file, _):
         try:
-            return dcmread(file, stop_before_pixels=True, specific_tags=[*tags, *_ALWAYS])
+            ds = dcmread(file, stop_before_pixels=True, specific_tags=list(tags))
+            settle(ds)
         except Exception as error:  # boundary: pydicom raises whatever a broken file brings about
             raise PixelsNotReadable("The file is not a readable DICOM file.") from error
+    return ds
 
 
-def _as_delivered(ds: Dataset, instance: StoredAs) -> None:
-    """Make ``ds`` say what the delivered frames are and what JSON carries."""
-    if "SpecificCharacterSet" in ds:
-        ds.SpecificCharacterSet = "ISO_IR 192"  # JSON is UTF-8
-    _decoded_colour(ds, instance)
+def _as_json(ds: Dataset, address: str) -> Json:
+    """``ds`` in the DICOM JSON model, with addresses where long values were.
+
+    Raises:
+        PixelsNotReadable: it cannot be written like that.
+    """
+    long = _take_out_long(ds, "")
+    try:
+        if ds.original_encoding[0] is not False:  # in Explicit VR nothing is ambiguous
+            correct_ambiguous_vr(ds, True)
+        found = as_json(ds)
+    except Exception as error:  # boundary: pydicom raises whatever a broken value brings about
+        raise PixelsNotReadable("The object's attributes cannot be written as JSON.") from error
+    _put_addresses(found, long, address)
+    return found
 
 
 def _decoded_colour(ds: Dataset, instance: StoredAs) -> None:
-    """Decoding gives colour by pixel, as RGB. Palettes and grey stay as they are."""
     if instance.transfer_syntax_uid not in NATIVE and int(ds.get("SamplesPerPixel") or 1) == 3:
         ds.PhotometricInterpretation = "RGB"
         ds.PlanarConfiguration = 0
@@ -185,10 +216,10 @@ def _take_out_long(ds: Dataset, above: str) -> dict[str, str]:
     """Take long binary values out of ``ds`` and its sequences, and values that cannot be parsed; VRs by place."""
     taken: dict[str, str] = {}
     for tag in list(ds.keys()):
-        raw = ds.get_item(tag)
-        if isinstance(raw, RawDataElement) and (raw.VR not in _LOOKED_AT or _is_short(raw)):
-            continue  # neither long nor a sequence; it is converted once, when it is written
         try:
+            raw = ds.get_item(tag)
+            if isinstance(raw, RawDataElement) and (raw.VR not in _LOOKED_AT or _is_short(raw)):
+                continue  # neither long nor a sequence; it is converted once, when it is written
             element = ds[tag]
         except Exception:  # boundary: pydicom raises whatever a broken value brings about
             del ds[tag]
@@ -197,14 +228,14 @@ def _take_out_long(ds: Dataset, above: str) -> dict[str, str]:
         if element.VR == "SQ":
             for number, item in enumerate(element.value, 1):
                 taken |= _take_out_long(item, f"{place}/{number}/")
-        elif element.VR in _BINARY and tag.group != LUT_GROUP and len(element.value or b"") > INLINE_BYTES:
+        elif element.VR in BINARY and goes_elsewhere(int(tag), len(element.value or b"")):
             del ds[tag]
             taken[place] = element.VR
     return taken
 
 
 def _is_short(raw: RawDataElement) -> bool:
-    return raw.VR in _BINARY and isinstance(raw.value, bytes) and len(raw.value) <= INLINE_BYTES
+    return raw.VR in BINARY and isinstance(raw.value, bytes) and not goes_elsewhere(int(raw.tag), len(raw.value))
 
 
 def _put_addresses(found: Json, long: dict[str, str], address: str) -> None:

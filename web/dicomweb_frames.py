@@ -18,6 +18,7 @@ from fhir_records.model import Instance
 from web import dicomweb_objects as objects
 from web.dicomweb_archive import Archive
 from web.dicomweb_attributes import NATIVE, PIXEL_DATA, PLACE
+from web.dicomweb_conditional import conditional
 from web.dicomweb_requests import byte_range, frame_numbers, media_ranges, not_acceptable, with_pixels
 from web.media_types import OCTET_STREAM, MediaRange, multipart
 
@@ -45,7 +46,8 @@ def frame_routes(router: APIRouter, archive: Archive) -> None:
     @router.get(INSTANCE + "/frames/{frames}")
     def some_frames(request: Request, study_uid: str, series_uid: str, sop_uid: str, frames: str) -> Response:
         instance = archive.instances(study_uid, series_uid, sop_uid)[0]
-        return _frames(request, archive, instance, frame_numbers(frames, instance))
+        numbers = frame_numbers(frames, instance)
+        return conditional(request, archive, [instance], lambda: _frames(request, archive, instance, numbers))
 
     @router.get(INSTANCE + "/bulkdata/{place:path}")
     def value(request: Request, study_uid: str, series_uid: str, sop_uid: str, place: str) -> Response:

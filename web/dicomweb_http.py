@@ -18,6 +18,7 @@ from fhir_records.model import Instance
 from web.dicomweb_answers import instance_json
 from web.dicomweb_archive import Archive
 from web.dicomweb_attributes import as_text
+from web.dicomweb_conditional import conditional
 from web.dicomweb_frames import frame_routes
 from web.dicomweb_pictures import picture_routes
 from web.dicomweb_reader import BoundedReader
@@ -37,6 +38,7 @@ def dicomweb_router(
     dependencies: Sequence[Depends] = (),
     reader: BoundedReader | None = None,
     public_url: str = "",
+    version: str = "",
 ) -> APIRouter:
     """The routes, to be mounted below `/dicom-web`.
 
@@ -47,9 +49,10 @@ def dicomweb_router(
         dependencies: run before every request; they raise where the caller may not see images.
         reader: of headers and frames. Its children start with the first of them, and end with this process.
         public_url: as people reach us.
+        version: of Wetread.
     """
     router = APIRouter(route_class=DicomwebRoute, dependencies=list(dependencies), include_in_schema=False)
-    archive = Archive(database, spool_root, zone, reader or BoundedReader(), public_url)
+    archive = Archive(database, spool_root, zone, reader or BoundedReader(), public_url, version)
     search_routes(router, archive)
     whole_routes(router, archive)
     _metadata_routes(router, archive)
@@ -71,7 +74,9 @@ def _metadata_routes(router: APIRouter, archive: Archive) -> None:
         found = archive.instances(study_uid, series_uid, sop_uid)
         for one in found:
             archive.path(one)  # once the answer has begun, nothing can be said any more
-        return attributes_answer(_texts(request, archive, found), kind, {})
+        return conditional(
+            request, archive, found, lambda: attributes_answer(_texts(request, archive, found), kind, {})
+        )
 
 
 def _texts(request: Request, archive: Archive, found: Sequence[Instance]) -> Iterator[str]:

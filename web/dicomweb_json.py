@@ -31,9 +31,10 @@ def as_json(ds: Dataset) -> Json:
     """``ds`` by tag in the DICOM JSON model; values that cannot be parsed are left out."""
     found: Json = {}
     for tag in sorted(ds.keys()):
-        raw = ds.get_item(tag)
         try:
-            element = _from_bytes(raw) if isinstance(raw, RawDataElement) else None
+            raw, element = ds.get_item(tag), None
+            if isinstance(raw, RawDataElement) and raw.VR is not None and isinstance(raw.value, bytes):
+                element = element_of(raw.VR, raw.value, "<" if raw.is_little_endian else ">")
             found[f"{int(tag):08X}"] = element or _from_value(ds[tag])
         except Exception:  # boundary: pydicom raises whatever a broken value brings about # noqa: S112
             continue
@@ -48,18 +49,21 @@ def _from_value(element: DataElement) -> Json:
     return {"vr": "SQ", "Value": items} if items else {"vr": "SQ"}
 
 
-def _from_bytes(raw: RawDataElement) -> Json | None:
-    """The element, where its bytes say it all; else None."""
-    vr, value = raw.VR, raw.value
-    if vr is None or not isinstance(value, bytes):
-        return None
+def element_of(vr: str, value: bytes, order: str) -> Json | None:
+    """The element of this VR, where the bytes of its value say it all; else None.
+
+    Args:
+        vr: its representation; none of bytes, and no sequence.
+        value: as it is encoded.
+        order: "<" little endian, ">" big endian.
+    """
     if vr in _NUMBERS:
-        return _numbers(vr, value, "<" if raw.is_little_endian else ">")
+        return _numbers(vr, value, order)
     if not value.isascii() or b"\x1b" in value:  # another character set, perhaps
         return None
     text = value.decode("ascii").rstrip(" \0")
     if not text:
-        return {"vr": vr} if vr in _TEXTS or vr in _TEXT or vr in _DECIMALS else None
+        return {"vr": vr} if vr == "PN" or vr in _TEXTS or vr in _TEXT or vr in _DECIMALS else None
     values = _values(vr, text) if text.isprintable() else None
     return None if values is None else {"vr": vr, "Value": values}
 
@@ -70,10 +74,11 @@ def _values(vr: str, text: str) -> list[Any] | None:
     if vr == "PN":
         return None if "=" in text or "\\" in text else [{"Alphabetic": text}]
     parts = text.split("\\")
-    if not all(parts):
-        return None
     if vr in _DECIMALS:
-        return [_DECIMALS[vr](part) for part in parts]
+        # One that is empty among others is null (PS3.18 section F.2.5).
+        return [_DECIMALS[vr](part) if part.strip() else None for part in parts]
+    if vr == "UI" and not all(parts):
+        return None
     if vr not in _TEXTS or any(part != part.strip() for part in parts):  # pydicom knows which spaces count
         return None
     return list(parts)

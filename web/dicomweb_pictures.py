@@ -14,6 +14,7 @@ from fhir_records.errors import NotFound
 from fhir_records.model import Instance
 from web import dicomweb_objects as objects
 from web.dicomweb_archive import Archive
+from web.dicomweb_conditional import conditional
 from web.dicomweb_objects import THUMBNAIL_SIZE, Rendering
 from web.dicomweb_requests import frame_numbers, media_ranges, need, not_acceptable, rendering_of, with_pixels
 from web.media_types import GIF, JPEG, MULTIPART, PNG, MediaRange, multipart
@@ -48,7 +49,8 @@ def picture_routes(router: APIRouter, archive: Archive) -> None:
             asked = [(found[0], number) for number in numbers]
         else:
             asked = [(one, number) for one in _images(found) for number in _numbers(one)]
-        return _Rendered(archive, asked, rendering_of(request)).answer(request)
+        picture = _Rendered(archive, asked, rendering_of(request))
+        return conditional(request, archive, found, lambda: picture.answer(request))
 
     @router.get(STUDY + "/thumbnail")
     @router.get(SERIES + "/thumbnail")
@@ -68,7 +70,7 @@ def picture_routes(router: APIRouter, archive: Archive) -> None:
         rendering = replace(rendering, size=rendering.size or THUMBNAIL_SIZE)
         kind = need(request, *KINDS)
         image = _Rendered(archive, [(middle, number)], rendering)
-        return Response(image.file(kind, [(middle, number)]), media_type=kind)
+        return conditional(request, archive, images, lambda: Response(image.file(kind, image.frames), media_type=kind))
 
 
 class _Rendered:

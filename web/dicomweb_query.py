@@ -16,6 +16,7 @@ from web.dicomweb_attributes import tag_of
 
 MAX_STUDIES = 1000  # in one answer; the client goes on with `offset`
 MAX_OBJECTS = 1000  # likewise, of series and of instances that are not looked for below a study
+MAX_NUMBER = 2**31 - 1  # of a value of IS (PS3.5 table 6.2-1)
 
 CONTROL = frozenset({"limit", "offset", "includefield", "fuzzymatching", "accept"})
 STUDY_KEYS = frozenset(
@@ -39,7 +40,7 @@ class Question:
     """The query of one request, its attributes by keyword.
 
     Raises:
-        QueryError: a limit or an offset is no number.
+        QueryError: a limit or an offset is no number, or a value is no text.
     """
 
     def __init__(self, parameters: QueryParams, known: frozenset[str]) -> None:
@@ -54,6 +55,8 @@ class Question:
         )
         self._values: dict[str, list[str]] = {}
         for name, value in named:
+            if name in known and "\0" in value:
+                raise QueryError(f"{name} holds a NUL.")
             if name in known and value:
                 self._values.setdefault(name, []).append(value)
 
@@ -72,8 +75,8 @@ class Question:
             QueryError: one is none.
         """
         values = self.several(keyword)
-        if not all(re.fullmatch(r"[+-]?[0-9]{1,12}", value) for value in values):
-            raise QueryError(f"{keyword} takes whole numbers.")
+        if not all(re.fullmatch(r"[+-]?[0-9]{1,10}", value) and abs(int(value)) <= MAX_NUMBER for value in values):
+            raise QueryError(f"{keyword} takes whole numbers of at most {MAX_NUMBER}.")
         return tuple(int(value) for value in values)
 
     @property
@@ -168,6 +171,8 @@ def _date_range(value: str, name: str) -> tuple[dt.date | None, dt.date | None]:
             raise ValueError
         first = dt.date.fromisoformat(match[1]) if match[1] else None
         last = dt.date.fromisoformat(match[3]) if match[3] else None
+        if dt.date.max in (first, last):  # no day follows it
+            raise ValueError
     except ValueError as error:
         raise QueryError(f"{name} takes YYYYMMDD or a range YYYYMMDD-YYYYMMDD, either end open.") from error
     return first, last if match[2] else first

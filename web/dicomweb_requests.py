@@ -217,10 +217,11 @@ def base_of(request: Request, public_url: str = "") -> str:
         public_url: as people reach us. Where the request names the same host, this decides: some clients' Host header
             leaves the port out, and behind a proxy the scheme is another.
     """
-    path = request.url.path
+    path = request.scope["path"]
     for resource in ("/studies", "/series", "/instances"):
         path = path.split(resource, 1)[0]
+    came = request.base_url  # not `url`, which decodes the query
     ours = urlsplit(public_url)
-    if ours.hostname and ours.hostname == request.url.hostname:
+    if ours.hostname and ours.hostname == came.hostname:
         return f"{ours.scheme}://{ours.netloc}{path}"
-    return f"{request.url.scheme}://{request.url.netloc}{path}"
+    return f"{came.scheme}://{came.netloc}{path}"

@@ -58,6 +58,7 @@ class _Search:
         self.request = request
         self.archive = archive
         self.kind = need_attributes(request)
+        archive.reader.prepare()
         self.study_uid: str | None = request.path_params.get("study_uid")
         self.series_uid: str | None = request.path_params.get("series_uid")
         self.question = Question(request.query_params, self.keys)

@@ -1,16 +1,13 @@
 """STOW-RS (PS3.18 section 10.5): objects come in over HTTP, by the same door as with C-STORE.
 
-The body is taken apart while it comes; each object is safe on the disk and in the index before the next is looked at.
-A request that is cut off has stored what was complete. Sending it again changes nothing.
+The body is taken apart while it comes, and nothing of it is held in memory; `store_objects` says how each object goes
+to the disk and into the index. A request that is cut off has stored what was complete. Sent again, it changes nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -20,15 +17,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from dicom_listener.faults import where
-from dicom_listener.index import Index
-from dicom_listener.index_batch import Indexing
-from dicom_listener.intake import Intake, Outcome
-from dicom_listener.offered import Offered, inflates_within, offered
-from dicom_listener.spool import Spool
 from fhir_records import audit
 from fhir_records.database import Database
-from fhir_records.errors import DatabaseUnavailable, ObjectNotStorable, OutOfSpace, QueryError
+from fhir_records.errors import DatabaseUnavailable, OutOfSpace, QueryError
 from fhir_records.model import AuditEntry
 from web.auth import Sender
 from web.dicomweb_attributes import as_text
@@ -36,37 +27,15 @@ from web.dicomweb_requests import UID, DicomwebRoute, base_of, need
 from web.dicomweb_xml import as_xml
 from web.media_types import DICOM, DICOM_JSON, DICOM_XML, JSON, MULTIPART, media_type
 from web.settings import WebSettings
-from web.store_answer import Failed, Failure, Kept, StoreResult, response_module
-from web.store_parts import Cut, Part, PartReader
+from web.store_answer import StoreResult, response_module
+from web.store_objects import Arrivals, StoreDoor
+from web.store_parts import PartReader
 
 log = structlog.get_logger(__name__)
 
 CHUNK_BYTES = 1 << 20  # of the body, handled at once
 STALL_SECONDS = 60.0  # without a byte of the body
 RETRY_SECONDS = 60  # after which it may be tried again when the disk is full, or the database away
-MAX_INFLATED_BYTES = 512 * 1024**2  # of a deflated object, which is inflated in memory
-
-_FAILURES = {
-    Outcome.NOT_STORABLE: Failure.CANNOT_UNDERSTAND,
-    Outcome.MISMATCH: Failure.MISMATCH,
-    Outcome.NO_SPACE: Failure.NO_SPACE,
-}
-_CUTS = {Cut.TOO_LARGE: Failure.TOO_LARGE, Cut.NO_SPACE: Failure.NO_SPACE}
-
-
-@dataclass(frozen=True, slots=True)
-class StoreDoor:
-    """Where the objects go."""
-
-    settings: WebSettings
-    database: Database
-
-    def intake(self) -> Intake:
-        """The door itself; one for a request, for it remembers that the database was away."""
-        clock = _now
-        spool = Spool(self.settings.spool_root, min_free_bytes=self.settings.min_free_bytes)
-        index = Index(self.database, spool, timezone=self.settings.timezone, clock=clock)
-        return Intake(spool, index, clock=clock)
 
 
 def store_router(settings: WebSettings, database: Database, may_store: Callable[[Request], Sender]) -> APIRouter:
@@ -89,14 +58,16 @@ def store_router(settings: WebSettings, database: Database, may_store: Callable[
             raise QueryError("A UID has at most 64 digits and dots.")
         kind = need(request, DICOM_JSON, JSON, DICOM_XML)
         address = request.client.host if request.client else ""
-        storing = _Storing(door, sender, address, study_uid)
-        reader = storing.reader(*boundary_of(request))
-        await run_in_threadpool(storing.check_space, _length(request))
+        arrivals = Arrivals(door, f"stow:{sender.name}", address, study_uid)
+        boundary, part_kind = boundary_of(request)
+        reader = PartReader(boundary, arrivals.begin, part_kind)
+        await run_in_threadpool(_check_space, door, _length(request))
         problem = await _read(request, reader)
-        await run_in_threadpool(storing.note, problem)
+        await run_in_threadpool(arrivals.finish)
+        await run_in_threadpool(_note, database, arrivals.result, sender, address, problem)
         if problem:
             raise problem
-        return answer(storing.result, base_of(request, settings.public_url), kind)
+        return answer(arrivals.result, base_of(request, settings.public_url), kind)
 
     return router
 
@@ -136,122 +107,45 @@ def answer(result: StoreResult, base: str, kind: str) -> Response:
     return Response(content, result.status, headers=headers, media_type=kind)
 
 
-class _Storing:
-    """One store request."""
+def _check_space(door: StoreDoor, size: int) -> None:
+    """See that the disk can take a body of ``size`` bytes, before it is read.
 
-    def __init__(self, door: StoreDoor, sender: Sender, address: str, study_uid: str) -> None:
-        self.result = StoreResult()
-        self._door = door
-        self._intake = door.intake()
-        self._sender = sender
-        self._address = address
-        self._study_uid = study_uid
-
-    def reader(self, boundary: str | None, kind: str) -> PartReader:
-        """What takes the body apart and hands the parts to `take`."""
-        return PartReader(
-            boundary,
-            folder=self._folder(),
-            max_bytes=self._door.settings.store_max_object_bytes,
-            take=self.take,
-            kind=kind,
-            check_space=self._intake.spool.check_space,
-        )
-
-    def check_space(self, size: int) -> None:
-        """See that the disk can take a body of ``size`` bytes, before it is read.
-
-        Raises:
-            HTTPException: 503, it cannot.
-        """
-        try:
-            self._intake.spool.check_space(size)
-        except OutOfSpace as error:
-            log.error("the disk of the spool is too full to take objects", reason=str(error))
-            retry = {"Retry-After": str(RETRY_SECONDS)}
-            raise HTTPException(503, "The disk is too full to store this. Tell the administrator.", retry) from error
-
-    def take(self, part: Part) -> None:
-        """Store a part, and remember what became of it.
-
-        Raises:
-            HTTPException: 413, there are more than are taken.
-        """
-        most = self._door.settings.store_max_objects
-        if self.result.count >= most:
-            raise HTTPException(413, f"At most {most} objects are taken in a request; the first {most} are dealt with.")
-        try:
-            what = self._taken(part)
-        except Exception as error:  # boundary: one object must not end the others of its request
-            log.error("an object could not be stored", error=where(error))
-            what = Failed(Failure.PROCESSING)
-        if isinstance(what, Kept):
-            self.result.kept.append(what)
-        else:
-            self.result.failed.append(what)
-
-    def note(self, problem: Exception | None) -> None:
-        """Write down in the audit trail what was stored, for each study.
-
-        Raises:
-            HTTPException: 503, that cannot be written; nothing may be stored untold, so the sender must come again.
-        """
-        entries = []
-        uids: list[str | None] = [*self.result.study_uids]
-        if self.result.failed or not uids:
-            uids.append(None)
-        for uid in uids:
-            stored = sum(one.offered.study_uid == uid for one in self.result.kept)
-            failures = [one.failure.name.lower() for one in self.result.failed] if uid is None else []
-            detail: dict[str, Any] = {"door": "stow", "address": self._address, "objects": stored}
-            if failures or (problem is not None and uid is None):
-                detail["failures"] = {name: failures.count(name) for name in sorted(set(failures))}
-            outcome = "success" if stored else "failure"
-            entries.append(AuditEntry("store", self._sender.actor, outcome, uid, detail))
-        try:
-            with self._door.database.session() as session:
-                for entry in entries:
-                    audit.record(session, entry)
-        except DatabaseUnavailable as error:
-            retry = {"Retry-After": str(RETRY_SECONDS)}
-            raise HTTPException(503, "The database does not answer. Send the objects again.", retry) from error
-
-    def _taken(self, part: Part) -> Kept | Failed:
-        if part.kind not in ("", DICOM):
-            return Failed(Failure.NOT_DICOM)
-        what = _told(part)
-        if part.cut is not None:
-            return Failed(_CUTS[part.cut], what)
-        if what is not None and self._study_uid and what.study_uid != self._study_uid:
-            return Failed(Failure.OTHER_STUDY, what)
-        if what is not None and not _inflates(part):
-            return Failed(Failure.TOO_LARGE, what)
-        taken = self._intake.take_object(part.content, f"stow:{self._sender.name}", self._address)
-        if taken.outcome in _FAILURES:
-            return Failed(_FAILURES[taken.outcome], what)
-        if what is None:
-            raise ValueError("an object was stored that could not be read")
-        return Kept(what, taken.indexing is Indexing.CONFLICT)
-
-    def _folder(self) -> Path:
-        folder = self._door.settings.spool_root
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
-
-
-def _told(part: Part) -> Offered | None:
+    Raises:
+        HTTPException: 503, it cannot.
+    """
     try:
-        return offered(part.content)
-    except ObjectNotStorable:
-        return None
+        door.spool.check_space(size)
+    except OutOfSpace as error:
+        log.error("the disk of the spool is too full to take objects", reason=str(error))
+        retry = {"Retry-After": str(RETRY_SECONDS)}
+        raise HTTPException(503, "The disk is too full to store this. Tell the administrator.", retry) from error
 
 
-def _inflates(part: Part) -> bool:
-    """Whether it can be inflated within the limit; what is broken, the door says better."""
+def _note(database: Database, result: StoreResult, sender: Sender, address: str, problem: Exception | None) -> None:
+    """Write down in the audit trail what was stored, for each study.
+
+    Raises:
+        HTTPException: 503, that cannot be written; nothing may be stored untold, so the sender must come again.
+    """
+    entries = []
+    uids: list[str | None] = [*result.study_uids]
+    if result.failed or not uids:
+        uids.append(None)
+    for uid in uids:
+        stored = sum(one.offered.study_uid == uid for one in result.kept)
+        failures = [one.failure.name.lower() for one in result.failed] if uid is None else []
+        detail: dict[str, Any] = {"door": "stow", "address": address, "objects": stored}
+        if failures or (problem is not None and uid is None):
+            detail["failures"] = {name: failures.count(name) for name in sorted(set(failures))}
+        outcome = "success" if stored else "failure"
+        entries.append(AuditEntry("store", sender.actor, outcome, uid, detail))
     try:
-        return inflates_within(part.content, MAX_INFLATED_BYTES)
-    except ObjectNotStorable:
-        return True
+        with database.session() as session:
+            for entry in entries:
+                audit.record(session, entry)
+    except DatabaseUnavailable as error:
+        retry = {"Retry-After": str(RETRY_SECONDS)}
+        raise HTTPException(503, "The database does not answer. Send the objects again.", retry) from error
 
 
 async def _read(request: Request, reader: PartReader) -> Exception | None:
@@ -301,7 +195,3 @@ async def _chunks(request: Request) -> AsyncIterator[bytes]:
 def _length(request: Request) -> int:
     value = request.headers.get("content-length", "")
     return int(value) if value.isascii() and value.isdigit() and len(value) < 19 else 0
-
-
-def _now() -> dt.datetime:
-    return dt.datetime.now(dt.UTC)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from email.message import Message
 
 DICOM = "application/dicom"
 DICOM_JSON = "application/dicom+json"
@@ -70,10 +70,15 @@ def multipart(kind: str, parts: Iterable[tuple[dict[str, str], Iterable[bytes]]]
 
 def media_type(header: str) -> tuple[str, dict[str, str]]:
     """A Content-Type's media type in lower case, "" where there is none; its parameters, names in lower case."""
-    message = Message()  # the standard library's own parser of "type; name=value"
-    message["Content-Type"] = header
-    parts = message.get_params() or [(header, "")]
-    return parts[0][0].strip().lower(), {name.lower(): value.strip() for name, value in parts[1:]}
+    kind, *rest = _split(header, ";") or [""]
+    parameters = {}
+    for entry in rest:
+        name, _, value = entry.partition("=")
+        value = value.strip()
+        if len(value) > 1 and value[0] == value[-1] == '"':
+            value = re.sub(r"\\(.)", r"\1", value[1:-1])  # RFC 9110 section 5.6.4
+        parameters.setdefault(name.strip().lower(), value.strip())
+    return kind.lower(), parameters
 
 
 def _media_range(entry: str) -> MediaRange:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from dicom_listener.offered import Offered
+from dicom_listener.file_storing import Offered
 from web.dicomweb_json import Json
 
 

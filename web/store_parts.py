@@ -1,80 +1,55 @@
 """The body of a store request (PS3.18 section 10.5.1, RFC 2046 section 5.1), part by part as it comes.
 
-One part at a time is held: in memory while it is small, else in a file without a name on the spool's disk, which is
-gone with this process.
+Nothing of a part is held here: each piece goes to the part's sink at once.
 """
 
 from __future__ import annotations
 
-import mmap
-import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import Enum
-from pathlib import Path
-from typing import IO
+from typing import Protocol
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser
 
-from fhir_records.errors import OutOfSpace, QueryError
+from fhir_records.errors import QueryError
 from web.media_types import media_type
 
-IN_MEMORY_BYTES = 4 << 20
-HEAD_BYTES = 1 << 20  # kept of a part that is too long, to say which object it was
 PREAMBLE_BYTES = 64 << 10
-
-Content = bytes | bytearray | mmap.mmap
-
-
-class Cut(Enum):
-    """Why a part is not whole."""
-
-    TOO_LARGE = "too large"
-    NO_SPACE = "no space"
+HEADER_BYTES = 16 << 10  # of one part, names and values
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One part of the body."""
+class Sink(Protocol):
+    """Where a part goes."""
 
-    kind: str  # its media type in lower case; "" where it names none
-    content: Content  # the first bytes only, where it is cut
-    cut: Cut | None = None
+    def write(self, data: memoryview) -> None:
+        """Take the next piece."""
+
+    def finish(self) -> None:
+        """The part is whole."""
+
+    def drop(self) -> None:
+        """It will never be whole."""
 
 
 class PartReader:
-    """Cuts a body into parts, and calls for each in turn.
+    """Cuts a body into parts.
 
     Args:
         boundary: of the multipart body; None: the body is a single part.
-        folder: where long parts lie while they come.
-        max_bytes: how long a part may be; of a longer one the beginning is handed on.
-        take: called with each part.
+        begin: called with the media type of each part that begins, in lower case, "" where it names none; gives the
+            part's sink.
         kind: media type of a single part.
-        check_space: called with the number of bytes before they are written to ``folder``; raises OutOfSpace.
+
+    Raises:
+        QueryError: the boundary is too long.
     """
 
-    def __init__(
-        self,
-        boundary: str | None,
-        *,
-        folder: Path,
-        max_bytes: int,
-        take: Callable[[Part], None],
-        kind: str = "",
-        check_space: Callable[[int], None] = lambda size: None,
-    ) -> None:
-        self._folder = folder
-        self._max_bytes = max_bytes
-        self._take = take
+    def __init__(self, boundary: str | None, begin: Callable[[str], Sink], kind: str = "") -> None:
+        self._begin = begin
         self._kind = kind
-        self._check_space = check_space
         self._name, self._value = bytearray(), bytearray()  # of the header that is being read
-        self._memory = bytearray()
-        self._file: IO[bytes] | None = None
-        self._size = 0  # of the part so far
-        self._cut: Cut | None = None
+        self._header_bytes = 0  # of the part, so far
+        self._sink: Sink | None = None
         self._ended = boundary is None
         self._preamble: bytearray | None = None if boundary is None else bytearray()
         self._delimiter = b"" if boundary is None else b"--" + boundary.encode("ascii", "replace")
@@ -82,11 +57,10 @@ class PartReader:
         if boundary is not None:
             try:
                 self._parser = MultipartParser(boundary.encode("ascii", "replace"), {
-                    "on_part_begin": self._begin,
-                    "on_header_field": lambda data, start, end: self._name.extend(data[start:end]),
-                    "on_header_value": lambda data, start, end: self._value.extend(data[start:end]),
+                    "on_header_field": lambda data, start, end: self._more_header(self._name, data[start:end]),
+                    "on_header_value": lambda data, start, end: self._more_header(self._value, data[start:end]),
                     "on_header_end": self._header,
-                    "on_part_data": lambda data, start, end: self._more(memoryview(data)[start:end]),
+                    "on_part_data": lambda data, start, end: self._open().write(memoryview(data)[start:end]),
                     "on_part_end": self._end,
                     "on_end": self._all,
                 })  # fmt: skip
@@ -100,7 +74,7 @@ class PartReader:
             QueryError: it is no multipart body of this boundary.
         """
         if self._parser is None:
-            self._more(memoryview(data))
+            self._open().write(memoryview(data))
         elif not self._ended:  # what stands behind the last delimiter is to be ignored (RFC 2046 section 5.1.1)
             try:
                 self._parser.write(self._after_preamble(data))
@@ -120,7 +94,9 @@ class PartReader:
 
     def close(self) -> None:
         """Let go of a part that is not complete."""
-        self._begin()
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            sink.drop()
 
     def _after_preamble(self, data: bytes) -> bytes:
         """``data`` from the first delimiter on (RFC 2046 section 5.1.1)."""
@@ -137,13 +113,11 @@ class PartReader:
             raise QueryError("The body does not have the boundary that its Content-Type names.")
         return b""
 
-    def _begin(self) -> None:
-        self._kind = ""
-        self._size, self._cut = 0, None
-        self._memory = bytearray()
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+    def _more_header(self, kept: bytearray, data: bytes) -> None:
+        self._header_bytes += len(data)
+        if self._header_bytes > HEADER_BYTES:
+            raise QueryError("The headers of a part are too long.")
+        kept += data
 
     def _header(self) -> None:
         if bytes(self._name).lower() == b"content-type":
@@ -151,35 +125,15 @@ class PartReader:
         self._name.clear()
         self._value.clear()
 
-    def _more(self, data: memoryview) -> None:
-        self._size += len(data)
-        if self._cut is None and self._size > self._max_bytes:
-            self._cut = Cut.TOO_LARGE
-            if self._file is None:
-                self._memory += data[:HEAD_BYTES]
-        if self._cut is not None:
-            return
-        if self._file is None and len(self._memory) + len(data) <= IN_MEMORY_BYTES:
-            self._memory += data
-            return
-        try:
-            self._check_space(len(data))
-            if self._file is None:
-                self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - open until the part is taken
-                self._file.write(self._memory)
-                del self._memory[HEAD_BYTES:]
-            self._file.write(data)
-        except (OutOfSpace, OSError):
-            self._cut = Cut.NO_SPACE
+    def _open(self) -> Sink:
+        if self._sink is None:
+            self._sink = self._begin(self._kind)
+        return self._sink
 
     def _end(self) -> None:
-        content: Content = self._memory
-        if self._file is not None and self._cut is None:
-            self._file.flush()
-            content = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
-        part = Part(self._kind, content, self._cut)
-        self._begin()  # the mapping keeps the bytes for as long as they are looked at
-        self._take(part)
+        sink = self._open()
+        self._sink, self._kind, self._header_bytes = None, "", 0
+        sink.finish()
 
     def _all(self) -> None:
         self._ended = True

@@ -142,6 +142,47 @@ def conversations() -> dict[str, list[bytes]]:
     return told
 
 
+def bodies() -> dict[str, bytes]:
+    """Bodies of store requests, with the boundary "a1b2"."""
+    plain = b"--a1b2\r\nContent-Type: application/dicom\r\n\r\nfirst\r\n--a1b2\r\n\r\nsecond\r\n--a1b2--\r\n"
+    return {
+        "two": plain,
+        "framed": b"a preamble\r\n" + plain + b"an epilogue",
+        "empty": b"--a1b2--\r\n",
+        "like the boundary": b"--a1b2\r\ncontent-type:image/jls; x=y\r\nX: 1\r\n\r\n--a1b\r\n--a1b3\r\n-\r\n--a1b2--",
+        "object": b"--a1b2\r\nContent-Type: application/dicom\r\n\r\n" + files()["image"] + b"\r\n--a1b2--\r\n",
+    }
+
+
+def queries() -> dict[str, bytes]:
+    """Query strings of searches."""
+    return {
+        "viewer": b"limit=101&offset=0&fuzzymatching=false&includefield=00081030%2C00080060&StudyDate=20200101-",
+        "person": b"PatientName=*Do%C3%A9*&00100020=P%3F&PatientBirthDate=-19991231&ModalitiesInStudy=CT,MR",
+        "numbers": b"SeriesNumber=1%5C2&InstanceNumber=3&SOPInstanceUID=1.2,1.3&includefield=all",
+        "sequence": b"00400275.00400009=X&RequestAttributesSequence.ScheduledProcedureStepID=Y&StudyTime=10-",
+    }
+
+
+def heads() -> dict[str, bytes]:
+    """What stands beside the path of a request: query, Accept, Content-Type, Range, Host, a line each."""
+    related = b'multipart/related; type="application/dicom"; boundary=a1b2'
+    return {
+        "rendered": b"viewport=64,32,1,2,-3,4&window=40,400,sigmoid&quality=90\nimage/png\n\n\nhost.example:8080",
+        "stored": b"accept=application/dicom%2Bxml\n*/*;q=0.1\n" + related + b"\nbytes=1-2\n[::1]:80",
+        "ranges": b"window=1,2,linear-exact\napplication/dicom+json\napplication/dicom\nbytes=-5\nhost",
+    }
+
+
+def accepts() -> dict[str, bytes]:
+    """Accept headers."""
+    return {
+        "viewer": b'multipart/related; type="application/octet-stream"; transfer-syntax=*',
+        "many": b'multipart/related;type="image/jls";transfer-syntax=1.2.840.10008.1.2.4.80;q=0.5, */*;q=.1',
+        "extended": b"multipart/related; type*=utf-8''image%2Fjls; name*0=a; name*1=b; q=nan",
+    }
+
+
 def kinds() -> Mapping[str, Mapping[str, bytes]]:
     """Everything, by its kind: the names of the fuzz targets' folders in the corpus."""
     return {
@@ -150,6 +191,10 @@ def kinds() -> Mapping[str, Mapping[str, bytes]]:
         "command": commands(),
         "request": requests(),
         "conversation": {name: b"".join(pdus) for name, pdus in conversations().items()},
+        "body": bodies(),
+        "query": queries(),
+        "head": heads(),
+        "accept": accepts(),
     }
 
 

@@ -22,6 +22,7 @@ from dicom_listener.gate import Rejection
 from dicom_listener.pdu_stream import Limits, Over, PduStream, Phase
 from dicom_listener.received import Received, file_header, read_received, split_file
 from fhir_records.errors import ObjectNotStorable
+from tests.fuzz import web_targets
 from tests.fuzz.messages import BIG, DEFLATED, EXPLICIT, IMPLICIT, MR_IMAGE
 
 SYNTAXES = (EXPLICIT, IMPLICIT, BIG, DEFLATED, "1.2.840.10008.1.2.4.205", "1.2.840.10008.1.2.5")
@@ -168,6 +169,13 @@ TARGETS: Mapping[str, tuple[Target, Sequence[str]]] = {
     "request": (request, ("command",)),
     "proposal": (proposal, ("request",)),
     "pdus": (pdus, ("conversation",)),
+    "store_body": (web_targets.store_body, ("body",)),
+    "arriving_file": (web_targets.arriving_file, ("file",)),
+    "header_as_json": (web_targets.header_as_json, ("data_set",)),
+    "attributes_of_file": (web_targets.attributes_of_file, ("file",)),
+    "question": (web_targets.question, ("query",)),
+    "request_head": (web_targets.request_head, ("head",)),
+    "accept": (web_targets.accept, ("accept",)),
 }
 
 
