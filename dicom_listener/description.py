@@ -16,6 +16,7 @@ from dicom_listener.transfer_syntaxes import transfer_syntax
 from fhir_records.errors import ObjectNotStorable
 from fhir_records.model import Identifier, InstanceKind
 from fhir_records.store.arrivals import Arrival, RelatedNumbers
+from fhir_records.store.equipment import Equipment
 from fhir_records.store.patients import PatientIdentity
 
 # Manufacturer's Model Name of our own equipment in everything that we write.
@@ -117,6 +118,12 @@ def describe(
             study_series=_number(header, "NumberOfStudyRelatedSeries", _INTEGER),
             study_instances=_number(header, "NumberOfStudyRelatedInstances", _INTEGER),
             series_instances=_number(header, "NumberOfSeriesRelatedInstances", _INTEGER),
+        ),
+        equipment=Equipment(
+            manufacturer=header["Manufacturer"][:_LONGEST],
+            model_name=header["ManufacturerModelName"][:_LONGEST],
+            station_name=header["StationName"][:_LONGEST],
+            device_serial_number=header["DeviceSerialNumber"][:_LONGEST],
         ),
     )
     return Described(arrival, _says_own(header))

@@ -1,0 +1,60 @@
+"""A share of a count, and how far it can be trusted."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+CONFIDENCE = 0.95
+FEWEST = 5  # of fewer no figure is given: the interval would reach from nearly nothing to nearly everything
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A share with its confidence interval; all three from 0 to 1."""
+
+    low: float
+    share: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Proportion:
+    """So many of so many.
+
+    Raises:
+        ValueError: more than there are, or fewer than none.
+    """
+
+    hits: int
+    of: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.hits <= self.of:
+            raise ValueError(f"{self.hits} of {self.of} is no proportion")
+
+    @property
+    def interval(self) -> Interval | None:
+        """The share with its interval of 95 %; None where there are too few."""
+        return wilson(self.hits, self.of) if self.of >= FEWEST else None
+
+
+def wilson(hits: int, of: int, confidence: float = CONFIDENCE) -> Interval:
+    """The score interval of a binomial proportion, without correction for continuity.
+
+    E. B. Wilson, Probable inference, the law of succession, and statistical inference, Journal of the American
+    Statistical Association 22 (1927) 209-212. It keeps what it promises for small counts and shares near 0 and 1, where
+    the common interval (share ± 1.96 standard errors) does not.
+
+    Raises:
+        ValueError: ``of`` is 0.
+    """
+    if of <= 0:
+        raise ValueError("a share of nothing has no interval")
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share = hits / of
+    middle = (share + z * z / (2 * of)) / (1 + z * z / of)
+    reach = z / (1 + z * z / of) * math.sqrt(share * (1 - share) / of + z * z / (4 * of * of))
+    # Exact where rounding would leave 1e-17, and beyond 0 and 1 where it would step over them.
+    return Interval(0.0 if hits == 0 else middle - reach, share, 1.0 if hits == of else middle + reach)

@@ -1,0 +1,342 @@
+"""How far people agree with a model: its answers beside those of the people who signed, counted by PostgreSQL.
+
+An answer is the first document version of a read's result. What a person makes of it is the newest version: whoever
+signs again, or takes a rejection back, has the last word. Only what people signed is compared, and nobody has to sign:
+every count therefore says, too, how many answers nobody has seen to.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import ARRAY, DateTime, RowMapping, Text, bindparam, text
+from sqlalchemy.orm import Session
+
+from fhir_records import weeks
+from fhir_records.model import Act, Code, Presence, Withdrawal
+from fhir_records.proportions import Proportion
+from fhir_records.store.equipment import Equipment
+
+
+class Outcome(StrEnum):
+    """What became of a read's answer."""
+
+    AGREED = "agreed"  # a person signed, and the model's answer stands
+    CORRECTED = "corrected"  # a person signed another answer
+    REJECTED = "rejected"  # a person took it back, and put nothing in its place
+    WRONG_PATIENT = "wrong patient"  # taken back, because the images are somebody else's: says nothing of the model
+    UNSIGNED = "unsigned"  # nobody has seen to it
+    SUPERSEDED = "superseded"  # nobody had when a newer read of the study took its place; now nobody can
+    REFUSED = "refused"  # the model gave no answer
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Reads by what became of their answers."""
+
+    counts: Mapping[Outcome, int] = field(default_factory=dict)
+
+    def of(self, *outcomes: Outcome) -> int:
+        """How many came to one of these."""
+        return sum(self.counts.get(outcome, 0) for outcome in outcomes)
+
+    @property
+    def reads(self) -> int:
+        """All of them."""
+        return sum(self.counts.values())
+
+    @property
+    def answers(self) -> int:
+        """Those that were answered, and not refused."""
+        return self.reads - self.of(Outcome.REFUSED)
+
+    @property
+    def signed(self) -> int:
+        """Those that are compared: a person signed them, and not because they were another patient's."""
+        return self.of(Outcome.AGREED, Outcome.CORRECTED, Outcome.REJECTED)
+
+    @property
+    def agreement(self) -> Proportion:
+        """Those whose answer stands, of those that are compared."""
+        return Proportion(self.of(Outcome.AGREED), self.signed)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One of a model's answers."""
+
+    label: str  # in the model's own word
+    presence: Presence
+    code: Code | None = None  # None: an answer that the model's newest version cannot give
+
+
+@dataclass(frozen=True, slots=True)
+class PresenceTable:
+    """The model's "it is there" against the people's, whatever it is; rejected answers are in none of the four."""
+
+    both: int = 0  # both say present
+    model_only: int = 0  # the model says present, the person absent
+    person_only: int = 0
+    neither: int = 0
+
+    @property
+    def sensitivity(self) -> Proportion:
+        """Of what people say is there, the model found so much."""
+        return Proportion(self.both, self.both + self.person_only)
+
+    @property
+    def specificity(self) -> Proportion:
+        """Of what people say is not there, the model said so of so much."""
+        return Proportion(self.neither, self.neither + self.model_only)
+
+    @property
+    def positive_predictive_value(self) -> Proportion:
+        """Of what the model says is there, people say so of so much."""
+        return Proportion(self.both, self.both + self.model_only)
+
+    @property
+    def negative_predictive_value(self) -> Proportion:
+        """Of what the model says is not there, people say so of so much."""
+        return Proportion(self.neither, self.neither + self.person_only)
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """A model's answers of some time beside those of people."""
+
+    model: str
+    total: Tally
+    versions: Mapping[str, Tally]  # by version of the model, in the order of their first reads
+    weeks: Mapping[dt.date, Tally]  # by Monday, from the first week with a read to the last, none left out
+    scanners: Mapping[Equipment, Tally]  # the most compared first
+    answers: tuple[Answer, ...]  # every answer that is possible or was given; absence last
+    by_answer: Mapping[str, Tally]  # by the model's label
+    # How often the model's label stands beside the person's; None: rejected.
+    confusion: Mapping[tuple[str, str | None], int]
+    presence: PresenceTable | None  # None: the model's answers are all of what is there, or all of what is not
+
+
+@dataclass(frozen=True, slots=True)
+class AgreementQuery:
+    """Which answers of a model are looked at."""
+
+    model: str
+    zone: ZoneInfo  # weeks begin in it
+    version: str = ""  # of the model; "": all
+    since: dt.datetime | None = None  # the model answered then or later
+    until: dt.datetime | None = None  # … and before this
+
+
+@dataclass(frozen=True, slots=True)
+class Disagreement:
+    """A study of which a person did not leave the model's answer as it was."""
+
+    study_uid: str
+    accession_number: str
+    read_id: int
+    version: str  # of the model
+    answered_at: dt.datetime
+    signed_at: dt.datetime
+    machine: str  # the model's label
+    person: str | None  # the person's; None: rejected
+    note: str  # the person's words
+
+
+def models_with_answers(session: Session) -> Mapping[str, tuple[str, ...]]:
+    """The versions of every model that has answered or refused, by its name."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name, version in session.execute(_MODELS):
+        found[name] = (*found.get(name, ()), version)
+    return found
+
+
+def agreement(session: Session, query: AgreementQuery) -> Agreement:
+    """A model's answers beside those of people, by version, week, scanner and answer."""
+    told = _told(query)
+    first, last = session.execute(_BOUNDS, told).one()
+    mondays = weeks.mondays(first, last, query.zone) if first else ()
+    edges = [weeks.start_of(monday, query.zone) for monday in mondays]
+    versions: dict[str, dict[Outcome, int]] = {}
+    by_week: dict[dt.date, dict[Outcome, int]] = {monday: {} for monday in mondays}
+    scanners: dict[Equipment, dict[Outcome, int]] = {}
+    answered: list[RowMapping] = []
+    for row in session.execute(_COUNTS, {**told, "edges": edges}).mappings():
+        outcome = Outcome(row["outcome"])
+        if row["of_version"]:
+            versions.setdefault(row["model_version"], {})[outcome] = row["count"]
+        elif row["of_week"]:
+            by_week[mondays[row["week"] - 1]][outcome] = row["count"]
+        elif row["of_scanner"]:
+            equipment = Equipment(*(row[name] or "" for name in Equipment.__slots__))
+            scanners.setdefault(equipment, {})[outcome] = row["count"]
+        else:
+            answered.append(row)
+    by_answer, confusion = _by_answer(answered)
+    answers = _answers(session, query, answered)
+    present = {answer.presence for answer in answers}
+    return Agreement(
+        model=query.model,
+        total=_sum(versions.values()),
+        versions={name: Tally(versions[name]) for name in _in_order(session, query.model, versions)},
+        weeks={monday: Tally(counts) for monday, counts in by_week.items()},
+        scanners=_most_compared({equipment: Tally(counts) for equipment, counts in scanners.items()}),
+        answers=answers,
+        by_answer=by_answer,
+        confusion=confusion,
+        presence=_presence(answered) if {Presence.PRESENT, Presence.ABSENT} <= present else None,
+    )
+
+
+def disagreements(
+    session: Session,
+    query: AgreementQuery,
+    *,
+    machine: str = "",
+    person: str = "",
+    rejected: bool = False,
+    newest: int = 50,
+) -> tuple[Disagreement, ...]:
+    """The studies of which people said something else, those signed last first.
+
+    Args:
+        session: the caller's.
+        query: which answers.
+        machine: only where the model's label is this one.
+        person: only where the person's is.
+        rejected: only those that were rejected.
+        newest: so many at most.
+    """
+    narrowed = {"machine": machine or None, "person": person or None, "rejected": rejected, "newest": newest}
+    rows = session.execute(_DISAGREEMENTS, {**_told(query), **narrowed}).mappings()
+    return tuple(Disagreement(**row) for row in rows)
+
+
+def _told(query: AgreementQuery) -> dict[str, Any]:
+    return {"model": query.model, "version": query.version or None, "since": query.since, "until": query.until}
+
+
+def _sum(parts: Any) -> Tally:
+    counts: dict[Outcome, int] = {}
+    for part in parts:
+        for outcome, count in part.items():
+            counts[outcome] = counts.get(outcome, 0) + count
+    return Tally(counts)
+
+
+def _in_order(session: Session, model: str, found: Mapping[str, object]) -> Sequence[str]:
+    return [version for version in models_with_answers(session).get(model, ()) if version in found]
+
+
+def _most_compared(tallies: Mapping[Equipment, Tally]) -> Mapping[Equipment, Tally]:
+    def order(entry: tuple[Equipment, Tally]) -> tuple[int, int, str]:
+        equipment, tally = entry
+        return -tally.signed, -tally.reads, repr(equipment)
+
+    return dict(sorted(tallies.items(), key=order))
+
+
+def _by_answer(rows: Sequence[RowMapping]) -> tuple[dict[str, Tally], dict[tuple[str, str | None], int]]:
+    counts: dict[str, dict[Outcome, int]] = {}
+    confusion: dict[tuple[str, str | None], int] = {}
+    for row in rows:
+        outcome, label, count = Outcome(row["outcome"]), row["label"], row["count"]
+        if outcome is Outcome.REFUSED:
+            continue
+        mine = counts.setdefault(label, {})
+        mine[outcome] = mine.get(outcome, 0) + count
+        if outcome in (Outcome.AGREED, Outcome.CORRECTED, Outcome.REJECTED):
+            pair = (label, None if outcome is Outcome.REJECTED else row["word"])
+            confusion[pair] = confusion.get(pair, 0) + count
+    return {label: Tally(mine) for label, mine in counts.items()}, confusion
+
+
+def _presence(rows: Sequence[RowMapping]) -> PresenceTable:
+    counts: dict[tuple[str, str], int] = {}
+    for row in rows:
+        if row["outcome"] in (Outcome.AGREED, Outcome.CORRECTED):
+            pair = (row["presence"], row["word_presence"])
+            counts[pair] = counts.get(pair, 0) + row["count"]
+    yes, no = Presence.PRESENT.value, Presence.ABSENT.value
+    return PresenceTable(*(counts.get(pair, 0) for pair in ((yes, yes), (yes, no), (no, yes), (no, no))))
+
+
+def _answers(session: Session, query: AgreementQuery, rows: Sequence[RowMapping]) -> tuple[Answer, ...]:
+    """What the newest answer weighed, and beside it whatever else was said."""
+    weighed = session.scalar(_WEIGHED, _told(query)) or []
+    known = {entry["label"]: Answer(entry["label"], Presence(entry["presence"]), Code(**entry["code"])) for entry in weighed}
+    for row in rows:
+        for label, presence in ((row["label"], row["presence"]), (row["word"], row["word_presence"])):
+            if label is not None and label not in known:
+                known[label] = Answer(label, Presence(presence))
+    return tuple(sorted(known.values(), key=lambda answer: (answer.presence is Presence.ABSENT, answer.label)))
+
+
+# What became of one read's answer, as `Outcome` says it; of a read that is there it is never null.
+_OUTCOME = (
+    "CASE WHEN first.label IS NULL THEN 'refused'"
+    f" WHEN last.act = '{Act.REJECT}' AND last.withdrawal = '{Withdrawal.WRONG_PATIENT}' THEN 'wrong patient'"
+    f" WHEN last.act = '{Act.REJECT}' THEN 'rejected'"
+    " WHEN last.label = first.label THEN 'agreed'"
+    " WHEN last.act IS NOT NULL THEN 'corrected'"
+    # As `fhir_records.signing` has it: once a newer read of the same model has a result, the older one is not signed.
+    " WHEN EXISTS (SELECT FROM read newer JOIN result ON result.read_id = newer.id AND result.version = 1"
+    " WHERE newer.study_id = read.study_id AND newer.model = read.model AND newer.id > read.id) THEN 'superseded'"
+    " ELSE 'unsigned' END"
+)
+_ANSWERED = (
+    " FROM result first JOIN read ON read.id = first.read_id"
+    " LEFT JOIN LATERAL (SELECT id, label, presence, act, withdrawal, created_at FROM result later"
+    " WHERE later.read_id = first.read_id AND later.version > 1 ORDER BY later.version DESC LIMIT 1) last ON true"
+)
+_WHERE = (
+    " WHERE first.version = 1 AND read.model = :model AND (:version IS NULL OR read.model_version = :version)"
+    " AND (:since IS NULL OR first.created_at >= :since) AND (:until IS NULL OR first.created_at < :until)"
+)
+_TYPES = (
+    bindparam("model", type_=Text()),
+    bindparam("version", type_=Text()),
+    bindparam("since", type_=DateTime(timezone=True)),
+    bindparam("until", type_=DateTime(timezone=True)),
+)
+
+_MODELS = text(
+    "SELECT model, model_version FROM read WHERE state IN ('read', 'refused') GROUP BY 1, 2 ORDER BY model, min(id)"
+)
+_BOUNDS = text(
+    "SELECT min(first.created_at), max(first.created_at)"  # noqa: S608 -- constants of this file
+    f" FROM result first JOIN read ON read.id = first.read_id{_WHERE}"
+).bindparams(*_TYPES)
+_EQUIPMENT = "equipment.manufacturer, equipment.model_name, equipment.station_name, equipment.device_serial_number"
+_COUNTS = text(
+    f"WITH answered AS (SELECT read.model_version, width_bucket(first.created_at, :edges) AS week,"  # noqa: S608 -- constants of this file
+    f" {_EQUIPMENT}, first.label, first.presence, last.label AS word, last.presence AS word_presence,"
+    f" {_OUTCOME} AS outcome{_ANSWERED}"
+    " LEFT JOIN series_equipment equipment"
+    " ON equipment.study_id = read.study_id AND equipment.series_uid = first.series_uid"
+    f"{_WHERE})"
+    " SELECT outcome, count(*) AS count, model_version, week, manufacturer, model_name, station_name,"
+    " device_serial_number, label, presence, word, word_presence, grouping(model_version) = 0 AS of_version,"
+    " grouping(week) = 0 AS of_week, grouping(manufacturer) = 0 AS of_scanner FROM answered"
+    " GROUP BY GROUPING SETS ((outcome, model_version), (outcome, week),"
+    " (outcome, manufacturer, model_name, station_name, device_serial_number),"
+    " (outcome, label, presence, word, word_presence))"
+).bindparams(*_TYPES, bindparam("edges", type_=ARRAY(DateTime(timezone=True))))
+_WEIGHED = text(
+    "SELECT first.content #> '{finding,alternatives}' FROM result first JOIN read ON read.id = first.read_id"  # noqa: S608 -- constants of this file
+    f"{_WHERE} AND first.label IS NOT NULL ORDER BY first.created_at DESC LIMIT 1"
+).bindparams(*_TYPES)
+_DISAGREEMENTS = text(
+    f"SELECT * FROM (SELECT study.study_uid, study.accession_number, read.id AS read_id, read.model_version AS version,"  # noqa: S608 -- constants of this file
+    " first.created_at AS answered_at, last.created_at AS signed_at, first.label AS machine,"
+    f" CASE WHEN last.act <> '{Act.REJECT}' THEN last.label END AS person, last.id AS last_id,"
+    f" {_OUTCOME} AS outcome{_ANSWERED} JOIN study ON study.id = read.study_id{_WHERE}"
+    " AND last.act IS NOT NULL) signed"
+    " WHERE outcome IN ('corrected', 'rejected') AND (:machine IS NULL OR machine = :machine)"
+    " AND (:person IS NULL OR person = :person) AND (NOT :rejected OR outcome = 'rejected')"
+    " ORDER BY signed_at DESC, read_id DESC LIMIT :newest"
+).bindparams(*_TYPES, bindparam("machine", type_=Text()), bindparam("person", type_=Text()))
