@@ -336,7 +336,7 @@ class Read(Base):
 
 
 def _within(path: str) -> Mapped[str | None]:
-    """A value within `content`, kept beside it by the database: the whole is many images long, and is not to be read."""
+    """A value within `content`, kept beside it by the database: the whole is long, and too slow to count by."""
     return mapped_column(Computed(f"content #>> '{{{path}}}'", persisted=True))
 
 

@@ -1,150 +1,23 @@
 """How far people agree with a model: its answers beside those of the people who signed, counted by PostgreSQL.
 
-An answer is the first document version of a read's result. What a person makes of it is the newest version: whoever
-signs again, or takes a rejection back, has the last word. Only what people signed is compared, and nobody has to sign:
-every count therefore says, too, how many answers nobody has seen to.
+What is counted as what, `fhir_records.agreement` says.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from sqlalchemy import ARRAY, DateTime, RowMapping, Text, bindparam, text
 from sqlalchemy.orm import Session
 
 from fhir_records import weeks
+from fhir_records.agreement import Agreement, AgreementQuery, Answer, Disagreement, Outcome, PresenceTable, Tally
 from fhir_records.model import Act, Code, Presence, Withdrawal
-from fhir_records.proportions import Proportion
 from fhir_records.store.equipment import Equipment
 
-
-class Outcome(StrEnum):
-    """What became of a read's answer."""
-
-    AGREED = "agreed"  # a person signed, and the model's answer stands
-    CORRECTED = "corrected"  # a person signed another answer
-    REJECTED = "rejected"  # a person took it back, and put nothing in its place
-    WRONG_PATIENT = "wrong patient"  # taken back, because the images are somebody else's: says nothing of the model
-    UNSIGNED = "unsigned"  # nobody has seen to it
-    SUPERSEDED = "superseded"  # nobody had when a newer read of the study took its place; now nobody can
-    REFUSED = "refused"  # the model gave no answer
-
-
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """Reads by what became of their answers."""
-
-    counts: Mapping[Outcome, int] = field(default_factory=dict)
-
-    def of(self, *outcomes: Outcome) -> int:
-        """How many came to one of these."""
-        return sum(self.counts.get(outcome, 0) for outcome in outcomes)
-
-    @property
-    def reads(self) -> int:
-        """All of them."""
-        return sum(self.counts.values())
-
-    @property
-    def answers(self) -> int:
-        """Those that were answered, and not refused."""
-        return self.reads - self.of(Outcome.REFUSED)
-
-    @property
-    def signed(self) -> int:
-        """Those that are compared: a person signed them, and not because they were another patient's."""
-        return self.of(Outcome.AGREED, Outcome.CORRECTED, Outcome.REJECTED)
-
-    @property
-    def agreement(self) -> Proportion:
-        """Those whose answer stands, of those that are compared."""
-        return Proportion(self.of(Outcome.AGREED), self.signed)
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One of a model's answers."""
-
-    label: str  # in the model's own word
-    presence: Presence
-    code: Code | None = None  # None: an answer that the model's newest version cannot give
-
-
-@dataclass(frozen=True, slots=True)
-class PresenceTable:
-    """The model's "it is there" against the people's, whatever it is; rejected answers are in none of the four."""
-
-    both: int = 0  # both say present
-    model_only: int = 0  # the model says present, the person absent
-    person_only: int = 0
-    neither: int = 0
-
-    @property
-    def sensitivity(self) -> Proportion:
-        """Of what people say is there, the model found so much."""
-        return Proportion(self.both, self.both + self.person_only)
-
-    @property
-    def specificity(self) -> Proportion:
-        """Of what people say is not there, the model said so of so much."""
-        return Proportion(self.neither, self.neither + self.model_only)
-
-    @property
-    def positive_predictive_value(self) -> Proportion:
-        """Of what the model says is there, people say so of so much."""
-        return Proportion(self.both, self.both + self.model_only)
-
-    @property
-    def negative_predictive_value(self) -> Proportion:
-        """Of what the model says is not there, people say so of so much."""
-        return Proportion(self.neither, self.neither + self.person_only)
-
-
-@dataclass(frozen=True, slots=True)
-class Agreement:
-    """A model's answers of some time beside those of people."""
-
-    model: str
-    total: Tally
-    versions: Mapping[str, Tally]  # by version of the model, in the order of their first reads
-    weeks: Mapping[dt.date, Tally]  # by Monday, from the first week with a read to the last, none left out
-    scanners: Mapping[Equipment, Tally]  # the most compared first
-    answers: tuple[Answer, ...]  # every answer that is possible or was given; absence last
-    by_answer: Mapping[str, Tally]  # by the model's label
-    # How often the model's label stands beside the person's; None: rejected.
-    confusion: Mapping[tuple[str, str | None], int]
-    presence: PresenceTable | None  # None: the model's answers are all of what is there, or all of what is not
-
-
-@dataclass(frozen=True, slots=True)
-class AgreementQuery:
-    """Which answers of a model are looked at."""
-
-    model: str
-    zone: ZoneInfo  # weeks begin in it
-    version: str = ""  # of the model; "": all
-    since: dt.datetime | None = None  # the model answered then or later
-    until: dt.datetime | None = None  # … and before this
-
-
-@dataclass(frozen=True, slots=True)
-class Disagreement:
-    """A study of which a person did not leave the model's answer as it was."""
-
-    study_uid: str
-    accession_number: str
-    read_id: int
-    version: str  # of the model
-    answered_at: dt.datetime
-    signed_at: dt.datetime
-    machine: str  # the model's label
-    person: str | None  # the person's; None: rejected
-    note: str  # the person's words
+RECENT_DAYS = 28
 
 
 def models_with_answers(session: Session) -> Mapping[str, tuple[str, ...]]:
@@ -159,12 +32,14 @@ def agreement(session: Session, query: AgreementQuery) -> Agreement:
     """A model's answers beside those of people, by version, week, scanner and answer."""
     told = _told(query)
     first, last = session.execute(_BOUNDS, told).one()
-    mondays = weeks.mondays(first, last, query.zone) if first else ()
+    if first is None:
+        return Agreement(model=query.model)
+    mondays = weeks.mondays(first, last, query.zone)
     edges = [weeks.start_of(monday, query.zone) for monday in mondays]
     versions: dict[str, dict[Outcome, int]] = {}
     by_week: dict[dt.date, dict[Outcome, int]] = {monday: {} for monday in mondays}
     scanners: dict[Equipment, dict[Outcome, int]] = {}
-    answered: list[RowMapping] = []
+    answered = []
     for row in session.execute(_COUNTS, {**told, "edges": edges}).mappings():
         outcome = Outcome(row["outcome"])
         if row["of_version"]:
@@ -216,11 +91,21 @@ def disagreements(
     return tuple(Disagreement(**row) for row in rows)
 
 
+def recent(session: Session) -> tuple[tuple[str, str, str, Outcome, int], ...]:
+    """How many of the reads of the last `RECENT_DAYS` days came to what.
+
+    Returns:
+        Model, version, the model's label ("": refused), outcome and count.
+    """
+    rows = session.execute(_RECENT)
+    return tuple((model, version, label, Outcome(word), count) for model, version, label, word, count in rows)
+
+
 def _told(query: AgreementQuery) -> dict[str, Any]:
     return {"model": query.model, "version": query.version or None, "since": query.since, "until": query.until}
 
 
-def _sum(parts: Any) -> Tally:
+def _sum(parts: Iterable[Mapping[Outcome, int]]) -> Tally:
     counts: dict[Outcome, int] = {}
     for part in parts:
         for outcome, count in part.items():
@@ -268,7 +153,9 @@ def _presence(rows: Sequence[RowMapping]) -> PresenceTable:
 def _answers(session: Session, query: AgreementQuery, rows: Sequence[RowMapping]) -> tuple[Answer, ...]:
     """What the newest answer weighed, and beside it whatever else was said."""
     weighed = session.scalar(_WEIGHED, _told(query)) or []
-    known = {entry["label"]: Answer(entry["label"], Presence(entry["presence"]), Code(**entry["code"])) for entry in weighed}
+    known = {
+        entry["label"]: Answer(entry["label"], Presence(entry["presence"]), Code(**entry["code"])) for entry in weighed
+    }
     for row in rows:
         for label, presence in ((row["label"], row["presence"]), (row["word"], row["word_presence"])):
             if label is not None and label not in known:
@@ -331,12 +218,19 @@ _WEIGHED = text(
     f"{_WHERE} AND first.label IS NOT NULL ORDER BY first.created_at DESC LIMIT 1"
 ).bindparams(*_TYPES)
 _DISAGREEMENTS = text(
-    f"SELECT * FROM (SELECT study.study_uid, study.accession_number, read.id AS read_id, read.model_version AS version,"  # noqa: S608 -- constants of this file
-    " first.created_at AS answered_at, last.created_at AS signed_at, first.label AS machine,"
-    f" CASE WHEN last.act <> '{Act.REJECT}' THEN last.label END AS person, last.id AS last_id,"
-    f" {_OUTCOME} AS outcome{_ANSWERED} JOIN study ON study.id = read.study_id{_WHERE}"
-    " AND last.act IS NOT NULL) signed"
+    "SELECT study_uid, accession_number, signed.read_id, signed.version, answered_at, signed_at, machine, person,"  # noqa: S608 -- constants of this file
+    " coalesce(word.content #>> '{signature,note}', '') AS note FROM"
+    " (SELECT study.study_uid, study.accession_number, read.id AS read_id, read.model_version AS version,"
+    " first.created_at AS answered_at, last.created_at AS signed_at, first.label AS machine, last.id AS last_id,"
+    f" CASE WHEN last.act <> '{Act.REJECT}' THEN last.label END AS person, {_OUTCOME} AS outcome{_ANSWERED}"
+    f" JOIN study ON study.id = read.study_id{_WHERE} AND last.act IS NOT NULL) signed"
+    " JOIN result word ON word.id = signed.last_id"
     " WHERE outcome IN ('corrected', 'rejected') AND (:machine IS NULL OR machine = :machine)"
     " AND (:person IS NULL OR person = :person) AND (NOT :rejected OR outcome = 'rejected')"
     " ORDER BY signed_at DESC, read_id DESC LIMIT :newest"
 ).bindparams(*_TYPES, bindparam("machine", type_=Text()), bindparam("person", type_=Text()))
+_RECENT = text(
+    f"SELECT read.model, read.model_version, coalesce(first.label, ''), {_OUTCOME}, count(*){_ANSWERED}"
+    f" WHERE first.version = 1 AND first.created_at > now() - interval '{RECENT_DAYS} days' GROUP BY 1, 2, 3, 4"
+    " ORDER BY 1, 2, 3, 4"
+)

@@ -60,8 +60,8 @@ class Arrival:
     source: str  # "dicom:AE" or "orthanc:NAME"
     caller: str  # calling AE title
     received_at: dt.datetime
+    equipment: Equipment
     numbers: RelatedNumbers = RelatedNumbers()
-    equipment: Equipment = Equipment()
 
 
 @dataclass(frozen=True, slots=True)
