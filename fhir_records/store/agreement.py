@@ -35,6 +35,7 @@ def agreement(session: Session, query: AgreementQuery) -> Agreement:
     if first is None:
         return Agreement(model=query.model)
     mondays = weeks.mondays(first, last, query.zone)
+    session.execute(_ROOM)
     edges = [weeks.start_of(monday, query.zone) for monday in mondays]
     versions: dict[str, dict[Outcome, int]] = {}
     by_week: dict[dt.date, dict[Outcome, int]] = {monday: {} for monday in mondays}
@@ -177,8 +178,9 @@ _OUTCOME = (
 )
 _ANSWERED = (
     " FROM result first JOIN read ON read.id = first.read_id"
-    " LEFT JOIN LATERAL (SELECT id, label, presence, act, withdrawal, created_at FROM result later"
-    " WHERE later.read_id = first.read_id AND later.version > 1 ORDER BY later.version DESC LIMIT 1) last ON true"
+    " LEFT JOIN (SELECT id, read_id, label, presence, act, withdrawal, created_at FROM result signed"
+    " WHERE version > 1 AND NOT EXISTS (SELECT FROM result later"
+    " WHERE later.read_id = signed.read_id AND later.version > signed.version)) last ON last.read_id = first.read_id"
 )
 _WHERE = (
     " WHERE first.version = 1 AND read.model = :model AND (:version IS NULL OR read.model_version = :version)"
@@ -198,6 +200,8 @@ _BOUNDS = text(
     "SELECT min(first.created_at), max(first.created_at)"  # noqa: S608 -- constants of this file
     f" FROM result first JOIN read ON read.id = first.read_id{_WHERE}"
 ).bindparams(*_TYPES)
+# So that groups are counted in memory: with PostgreSQL's own 4 MB, 100,000 reads are sorted on disk four times over.
+_ROOM = text("SET LOCAL work_mem = '64MB'")
 _EQUIPMENT = "equipment.manufacturer, equipment.model_name, equipment.station_name, equipment.device_serial_number"
 _COUNTS = text(
     f"WITH answered AS (SELECT read.model_version, width_bucket(first.created_at, :edges) AS week,"  # noqa: S608 -- constants of this file

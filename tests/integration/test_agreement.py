@@ -12,13 +12,14 @@ import pytest
 from alembic import command
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import delete, text
 
-from fhir_records import migrations, tables
+from fhir_records import metrics, migrations, tables
 from fhir_records.agreement import AgreementQuery, Outcome, Tally
 from fhir_records.database import Database
 from fhir_records.model import Act, Presence
-from fhir_records.proportions import Proportion
+from fhir_records.proportions import Proportion, wilson
 from fhir_records.store.agreement import agreement, disagreements, models_with_answers
 from fhir_records.store.equipment import Equipment, record_equipment
 from tests import seed
@@ -287,3 +288,37 @@ def test_every_way_of_grouping_adds_up_to_the_same(database: Database, cases: li
     with database.session() as session:
         for table in (tables.SeriesEquipment, tables.Result, tables.Read):
             session.execute(delete(table))
+
+
+def test_the_metrics_have_the_last_weeks(database: Database) -> None:
+    """Prometheus sees the counts by answer and outcome, and the interval once five were signed; older ones not."""
+    now = dt.datetime.now(dt.UTC)
+    with database.session() as session:
+        for _ in range(4):
+            sign(session, answer(session, at=now))
+        sign(session, answer(session, at=now), Act.CORRECT, label="notumor")
+        answer(session, "", at=now)
+        sign(session, answer(session, at=now, version="2.0.0"))
+        answer(session, "notumor", at=now - dt.timedelta(days=29))
+    with database.session() as session:
+        families = {family.name: family for family in text_string_to_metric_families(metrics.exposition(session).decode())}
+    results = {
+        (sample.labels["version"], sample.labels["answer"], sample.labels["outcome"]): sample.value
+        for sample in families["wetread_results_28d"].samples
+    }
+    assert results == {
+        ("1.0.0", "glioma", "agreed"): 4,
+        ("1.0.0", "glioma", "corrected"): 1,
+        ("1.0.0", "", "refused"): 1,
+        ("2.0.0", "glioma", "agreed"): 1,
+    }
+    shares = {
+        (sample.labels["version"], sample.labels["bound"]): sample.value
+        for sample in families["wetread_agreement_28d"].samples
+    }
+    interval = wilson(4, 5)
+    assert shares == {
+        ("1.0.0", "low"): interval.low,
+        ("1.0.0", "share"): interval.share,
+        ("1.0.0", "high"): interval.high,
+    }
