@@ -39,6 +39,14 @@ class Proportion:
         """The share with its interval of 95 %; None where there are too few."""
         return wilson(self.hits, self.of) if self.of >= FEWEST else None
 
+    @property
+    def words(self) -> str:
+        """For people: "86 % (60 to 96 %)", or "too few"."""
+        interval = self.interval
+        if interval is None:
+            return "too few"
+        return f"{_percent(interval.share)} % ({_percent(interval.low)} to {_percent(interval.high)} %)"
+
 
 def wilson(hits: int, of: int, confidence: float = CONFIDENCE) -> Interval:
     """The score interval of a binomial proportion, without correction for continuity.
@@ -58,3 +66,12 @@ def wilson(hits: int, of: int, confidence: float = CONFIDENCE) -> Interval:
     reach = z / (1 + z * z / of) * math.sqrt(share * (1 - share) / of + z * z / (4 * of * of))
     # Exact where rounding would leave 1e-17, and beyond 0 and 1 where it would step over them.
     return Interval(0.0 if hits == 0 else middle - reach, share, 1.0 if hits == of else middle + reach)
+
+
+def _percent(share: float) -> str:
+    """In whole percent; "100" and "0" only where it is all or none."""
+    if 0.995 <= share < 1:
+        return ">99"
+    if 0 < share < 0.005:
+        return "<1"
+    return f"{100 * share:.0f}"

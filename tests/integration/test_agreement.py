@@ -301,7 +301,9 @@ def test_the_metrics_have_the_last_weeks(database: Database) -> None:
         sign(session, answer(session, at=now, version="2.0.0"))
         answer(session, "notumor", at=now - dt.timedelta(days=29))
     with database.session() as session:
-        families = {family.name: family for family in text_string_to_metric_families(metrics.exposition(session).decode())}
+        families = {
+            family.name: family for family in text_string_to_metric_families(metrics.exposition(session).decode())
+        }
     results = {
         (sample.labels["version"], sample.labels["answer"], sample.labels["outcome"]): sample.value
         for sample in families["wetread_results_28d"].samples

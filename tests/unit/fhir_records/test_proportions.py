@@ -54,3 +54,12 @@ def test_what_cannot_be_is_refused() -> None:
             Proportion(hits, of)
     with pytest.raises(ValueError, match="nothing"):
         wilson(0, 0)
+
+
+def test_the_words_never_round_to_all_or_none() -> None:
+    """Whole percents; one miss in a thousand is not "100 %"."""
+    assert Proportion(12, 14).words == "86 % (60 to 96 %)"
+    assert Proportion(999, 1000).words == ">99 % (99 to >99 %)"
+    assert Proportion(0, 1000).words == "0 % (0 to <1 %)"
+    assert Proportion(20, 20).words == "100 % (84 to 100 %)"
+    assert Proportion(4, 4).words == "too few"
