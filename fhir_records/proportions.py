@@ -40,12 +40,21 @@ class Proportion:
         return wilson(self.hits, self.of) if self.of >= FEWEST else None
 
     @property
+    def share_words(self) -> str:
+        """For people: "86 %", or "too few"."""
+        interval = self.interval
+        return f"{_percent(interval.share)} %" if interval else "too few"
+
+    @property
+    def interval_words(self) -> str:
+        """For people: "60 to 96 %"; "" where there are too few."""
+        interval = self.interval
+        return f"{_percent(interval.low)} to {_percent(interval.high)} %" if interval else ""
+
+    @property
     def words(self) -> str:
         """For people: "86 % (60 to 96 %)", or "too few"."""
-        interval = self.interval
-        if interval is None:
-            return "too few"
-        return f"{_percent(interval.share)} % ({_percent(interval.low)} to {_percent(interval.high)} %)"
+        return f"{self.share_words} ({self.interval_words})" if self.interval else self.share_words
 
 
 def wilson(hits: int, of: int, confidence: float = CONFIDENCE) -> Interval:

@@ -1,4 +1,4 @@
-"""How far people agree with a model: by week, answer and scanner, with the studies of which they said something else."""
+"""How far people agree with a model: by week, answer and scanner, and the studies of which they said another thing."""
 
 from __future__ import annotations
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from fhir_records.agreement import Tally
 from fhir_records.weeks import week_words
 
-LEFT, RIGHT, TOP = 52.0, 16.0, 14.0
+LEFT, RIGHT, TOP = 48.0, 48.0, 14.0
 SHARES_BOTTOM = 214.0  # where the upper part ends
 COUNTS_TOP, COUNTS_BOTTOM = 236.0, 286.0
 HEIGHT = 326.0
-_LEAST_WIDTH, _LEAST_STEP, _MOST_STEP, _LABEL_WIDTH = 760.0, 14.0, 90.0, 46.0
+_LEAST_WIDTH, _LEAST_STEP, _MOST_STEP, _LABEL_WIDTH = 1080.0, 14.0, 90.0, 40.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,11 +48,11 @@ def test_weeks_have_the_names_of_iso_8601() -> None:
 
 @given(
     zone=st.sampled_from(["UTC", "Asia/Kolkata", "America/New_York", "Pacific/Apia", "Europe/London"]),
-    times=st.lists(st.datetimes(dt.datetime(2005, 1, 1), dt.datetime(2030, 1, 1)), min_size=2, max_size=2),
+    seconds=st.lists(st.integers(1_104_537_600, 1_893_456_000), min_size=2, max_size=2),  # 2005 to 2030
 )
-def test_every_instant_is_in_one_week(zone: str, times: list[dt.datetime]) -> None:
+def test_every_instant_is_in_one_week(zone: str, seconds: list[int]) -> None:
     """The weeks go on without a gap, begin on Mondays, and the first and the last hold the instants."""
-    first, last = sorted(time.replace(tzinfo=dt.UTC) for time in times)
+    first, last = (dt.datetime.fromtimestamp(second, dt.UTC) for second in sorted(seconds))
     found = mondays(first, last, ZoneInfo(zone))
     assert all(day.weekday() == 0 for day in found)
     assert all(later - earlier == dt.timedelta(days=7) for earlier, later in pairwise(found))
