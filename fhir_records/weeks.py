@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime as dt
 from zoneinfo import ZoneInfo
 
-WEEK = dt.timedelta(days=7)
+DAY = dt.timedelta(days=1)
+WEEK = 7 * DAY
 
 
 def start_of(day: dt.date, zone: ZoneInfo) -> dt.datetime:

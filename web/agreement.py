@@ -49,7 +49,7 @@ class Asked:
             version=self.version,
             zone=zone,
             since=weeks.start_of(self.since, zone) if self.since else None,
-            until=weeks.start_of(self.until + dt.timedelta(days=1), zone) if self.until else None,
+            until=weeks.start_of(self.until + weeks.DAY, zone) if self.until else None,
         )
 
     def address(self, machine: str = "", person: str | None = "") -> str:

@@ -35,7 +35,8 @@ _FILL = (
     " revision, routed_revision) SELECT n, '1.2.' || n, 1, 'A' || n, '', '{MR}', 'routine', 'dicom:A', '', 1, 1"
     " FROM generate_series(1, :n) n",
     "INSERT INTO series_equipment"
-    " SELECT n, '1.2.' || n || '.1', 'Maker', 'Model ' || n % 7, 'MR' || n % 20, 'SN' || n % 20 FROM generate_series(1, :n) n",
+    " SELECT n, '1.2.' || n || '.1', 'Maker', 'Model ' || n % 7, 'MR' || n % 20, 'SN' || n % 20"
+    " FROM generate_series(1, :n) n",
     "INSERT INTO read (id, study_id, revision, model, model_version, state, attempts, results_to, routes, priority)"
     f" SELECT n, n, 1, '{MODEL}', '1.' || n * 3 / (:n + 1) || '.0', 'read', 1, '{{}}', '{{}}', 'routine'"
     " FROM generate_series(1, :n) n",
@@ -49,8 +50,9 @@ _FILL = (
     "INSERT INTO result (read_id, version, status, content, created_at)"
     " SELECT read_id, 2, 'final', content || jsonb_build_object('finding', content -> 'finding'"
     " || CASE WHEN read_id % 25 = 0 THEN jsonb_build_object('presence', 'present', 'label',"
-    f" {_LABELS}[1 + read_id % 4]) ELSE '{}' END, 'signature', jsonb_build_object('act', CASE WHEN read_id % 125 = 0 THEN 'reject' WHEN"
-    " read_id % 25 = 0 THEN 'correct' ELSE 'accept' END, 'withdrawal', '', 'note', '')), created_at + interval '1 hour'"
+    f" {_LABELS}[1 + read_id % 4]) ELSE '{{}}' END, 'signature', jsonb_build_object('withdrawal', '', 'note', '', 'act',"
+    " CASE WHEN read_id % 125 = 0 THEN 'reject' WHEN read_id % 25 = 0 THEN 'correct' ELSE 'accept' END)),"
+    " created_at + interval '1 hour'"
     " FROM result WHERE read_id % 5 < 2",
 )
 
