@@ -15,9 +15,9 @@ from deploy.cli_common import Config, console, database_of, in_words
 from fhir_records import weeks
 from fhir_records.agreement import Agreement, AgreementQuery, Outcome, Tally
 from fhir_records.errors import NotFound
+from fhir_records.model import Equipment
 from fhir_records.proportions import Proportion
 from fhir_records.store.agreement import agreement, models_with_answers
-from fhir_records.store.equipment import Equipment
 from fhir_records.weeks import week_words
 
 _NUMBERS = (Column("Answers", justify="right"), Column("Compared", justify="right"), Column("Agreement", no_wrap=True))

@@ -14,9 +14,8 @@ from dicom_listener.header_text import HeaderText, header_text
 from dicom_listener.received import Received
 from dicom_listener.transfer_syntaxes import transfer_syntax
 from fhir_records.errors import ObjectNotStorable
-from fhir_records.model import Identifier, InstanceKind
+from fhir_records.model import Equipment, Identifier, InstanceKind
 from fhir_records.store.arrivals import Arrival, RelatedNumbers
-from fhir_records.store.equipment import Equipment
 from fhir_records.store.patients import PatientIdentity
 
 # Manufacturer's Model Name of our own equipment in everything that we write.

@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from zoneinfo import ZoneInfo
 
-from fhir_records.model import Code, Presence
+from fhir_records.model import Code, Equipment, Presence
 from fhir_records.proportions import Proportion
-from fhir_records.store.equipment import Equipment
 
 
 class Outcome(StrEnum):

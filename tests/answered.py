@@ -9,9 +9,8 @@ from itertools import count
 from sqlalchemy.orm import Session
 
 from fhir_records import signing, tables
-from fhir_records.model import Act, Finding, ReadState, Signer
+from fhir_records.model import Act, Equipment, Finding, ReadState, Signer
 from fhir_records.signing import SigningRequest
-from fhir_records.store.equipment import Equipment
 from tests import seed
 
 MODEL = seed.ALGORITHM.name

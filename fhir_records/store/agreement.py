@@ -14,8 +14,7 @@ from sqlalchemy.orm import Session
 
 from fhir_records import weeks
 from fhir_records.agreement import Agreement, AgreementQuery, Answer, Disagreement, Outcome, PresenceTable, Tally
-from fhir_records.model import Act, Code, Presence, Withdrawal
-from fhir_records.store.equipment import Equipment
+from fhir_records.model import Act, Code, Equipment, Presence, Withdrawal
 
 RECENT_DAYS = 28
 
@@ -34,10 +33,13 @@ def agreement(session: Session, query: AgreementQuery) -> Agreement:
     first, last = session.execute(_BOUNDS, told).one()
     if first is None:
         return Agreement(model=query.model)
+    # What is written between this question and the next is left to the next time: it has no week here.
+    told |= {"since": first, "until": last + dt.timedelta(microseconds=1)}
     mondays = weeks.mondays(first, last, query.zone)
     session.execute(_ROOM)
     edges = [weeks.start_of(monday, query.zone) for monday in mondays]
     versions: dict[str, dict[Outcome, int]] = {}
+    first_reads: dict[str, list[int]] = {}
     by_week: dict[dt.date, dict[Outcome, int]] = {monday: {} for monday in mondays}
     scanners: dict[Equipment, dict[Outcome, int]] = {}
     answered = []
@@ -45,6 +47,7 @@ def agreement(session: Session, query: AgreementQuery) -> Agreement:
         outcome = Outcome(row["outcome"])
         if row["of_version"]:
             versions.setdefault(row["model_version"], {})[outcome] = row["count"]
+            first_reads.setdefault(row["model_version"], []).append(row["first_read"])
         elif row["of_week"]:
             by_week[mondays[row["week"] - 1]][outcome] = row["count"]
         elif row["of_scanner"]:
@@ -58,7 +61,7 @@ def agreement(session: Session, query: AgreementQuery) -> Agreement:
     return Agreement(
         model=query.model,
         total=_sum(versions.values()),
-        versions={name: Tally(versions[name]) for name in _in_order(session, query.model, versions)},
+        versions={name: Tally(versions[name]) for name in sorted(versions, key=lambda name: min(first_reads[name]))},
         weeks={monday: Tally(counts) for monday, counts in by_week.items()},
         scanners=_most_compared({equipment: Tally(counts) for equipment, counts in scanners.items()}),
         answers=answers,
@@ -112,10 +115,6 @@ def _sum(parts: Iterable[Mapping[Outcome, int]]) -> Tally:
         for outcome, count in part.items():
             counts[outcome] = counts.get(outcome, 0) + count
     return Tally(counts)
-
-
-def _in_order(session: Session, model: str, found: Mapping[str, object]) -> Sequence[str]:
-    return [version for version in models_with_answers(session).get(model, ()) if version in found]
 
 
 def _most_compared(tallies: Mapping[Equipment, Tally]) -> Mapping[Equipment, Tally]:
@@ -178,9 +177,9 @@ _OUTCOME = (
 )
 _ANSWERED = (
     " FROM result first JOIN read ON read.id = first.read_id"
-    " LEFT JOIN (SELECT id, read_id, label, presence, act, withdrawal, created_at FROM result signed"
-    " WHERE version > 1 AND NOT EXISTS (SELECT FROM result later"
-    " WHERE later.read_id = signed.read_id AND later.version > signed.version)) last ON last.read_id = first.read_id"
+    # Row by row, for most questions are about few of many weeks.
+    " LEFT JOIN LATERAL (SELECT id, label, presence, act, withdrawal, created_at FROM result later"
+    " WHERE later.read_id = first.read_id AND later.version > 1 ORDER BY later.version DESC LIMIT 1) last ON true"
 )
 _WHERE = (
     " WHERE first.version = 1 AND read.model = :model AND (:version IS NULL OR read.model_version = :version)"
@@ -204,15 +203,16 @@ _BOUNDS = text(
 _ROOM = text("SET LOCAL work_mem = '64MB'")
 _EQUIPMENT = "equipment.manufacturer, equipment.model_name, equipment.station_name, equipment.device_serial_number"
 _COUNTS = text(
-    f"WITH answered AS (SELECT read.model_version, width_bucket(first.created_at, :edges) AS week,"  # noqa: S608 -- constants of this file
+    f"WITH answered AS (SELECT read.id AS read_id, read.model_version, width_bucket(first.created_at, :edges) AS week,"  # noqa: S608 -- constants of this file
     f" {_EQUIPMENT}, first.label, first.presence, last.label AS word, last.presence AS word_presence,"
     f" {_OUTCOME} AS outcome{_ANSWERED}"
     " LEFT JOIN series_equipment equipment"
     " ON equipment.study_id = read.study_id AND equipment.series_uid = first.series_uid"
     f"{_WHERE})"
-    " SELECT outcome, count(*) AS count, model_version, week, manufacturer, model_name, station_name,"
-    " device_serial_number, label, presence, word, word_presence, grouping(model_version) = 0 AS of_version,"
-    " grouping(week) = 0 AS of_week, grouping(manufacturer) = 0 AS of_scanner FROM answered"
+    " SELECT outcome, count(*) AS count, min(read_id) AS first_read, model_version, week, manufacturer, model_name,"
+    " station_name, device_serial_number, label, presence, word, word_presence,"
+    " grouping(model_version) = 0 AS of_version, grouping(week) = 0 AS of_week,"
+    " grouping(manufacturer) = 0 AS of_scanner FROM answered"
     " GROUP BY GROUPING SETS ((outcome, model_version), (outcome, week),"
     " (outcome, manufacturer, model_name, station_name, device_serial_number),"
     " (outcome, label, presence, word, word_presence))"

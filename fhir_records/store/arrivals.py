@@ -15,8 +15,8 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from fhir_records import tables
-from fhir_records.model import InstanceKind, Standing
-from fhir_records.store.equipment import Equipment, record_equipment
+from fhir_records.model import Equipment, InstanceKind, Standing
+from fhir_records.store.equipment import record_equipment
 from fhir_records.store.patients import PatientIdentity, Settled, check_study_patient, settle_patients
 
 _PAGE = 2000  # rows of a page

@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from fhir_records import tables
-
-
-@dataclass(frozen=True, slots=True)
-class Equipment:
-    """A scanner, by the attributes of PS3.3 section C.7.5.1; "" where the images do not say."""
-
-    manufacturer: str = ""  # Manufacturer
-    model_name: str = ""  # Manufacturer's Model Name
-    station_name: str = ""  # Station Name
-    device_serial_number: str = ""  # Device Serial Number
-
-    def __bool__(self) -> bool:
-        return any((self.manufacturer, self.model_name, self.station_name, self.device_serial_number))
+from fhir_records.model import Equipment
 
 
 def record_equipment(session: Session, made_with: Mapping[tuple[int, str], Equipment]) -> None:
@@ -38,4 +26,4 @@ def record_equipment(session: Session, made_with: Mapping[tuple[int, str], Equip
         if equipment
     ]
     if rows:
-        session.execute(insert(tables.SeriesEquipment).values(rows).on_conflict_do_nothing())
+        session.execute(insert(tables.SeriesEquipment).on_conflict_do_nothing(), rows)

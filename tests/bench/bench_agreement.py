@@ -50,7 +50,8 @@ _FILL = (
     "INSERT INTO result (read_id, version, status, content, created_at)"
     " SELECT read_id, 2, 'final', content || jsonb_build_object('finding', content -> 'finding'"
     " || CASE WHEN read_id % 25 = 0 THEN jsonb_build_object('presence', 'present', 'label',"
-    f" {_LABELS}[1 + read_id % 4]) ELSE '{{}}' END, 'signature', jsonb_build_object('withdrawal', '', 'note', '', 'act',"
+    f" {_LABELS}[1 + read_id % 4]) ELSE '{{}}' END, 'signature',"
+    " jsonb_build_object('withdrawal', '', 'note', '', 'act',"
     " CASE WHEN read_id % 125 = 0 THEN 'reject' WHEN read_id % 25 = 0 THEN 'correct' ELSE 'accept' END)),"
     " created_at + interval '1 hour'"
     " FROM result WHERE read_id % 5 < 2",

@@ -18,10 +18,10 @@ from sqlalchemy import delete, text
 from fhir_records import metrics, migrations, tables
 from fhir_records.agreement import AgreementQuery, Outcome, Tally
 from fhir_records.database import Database
-from fhir_records.model import Act, Presence
+from fhir_records.model import Act, Equipment, Presence
 from fhir_records.proportions import Proportion, wilson
 from fhir_records.store.agreement import agreement, disagreements, models_with_answers
-from fhir_records.store.equipment import Equipment, record_equipment
+from fhir_records.store.equipment import record_equipment
 from tests import seed
 from tests.answered import MODEL, SIGNA, SKYRA, answer, sign
 
