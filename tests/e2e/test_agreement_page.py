@@ -67,7 +67,7 @@ def test_from_a_cell_to_its_studies(reviewed_site: Site, visit: Visit) -> None:
     number = int(cell.inner_text())
     cell.click()
     page.locator("#disagreements").get_by_text("Only where the model said").wait_for()
-    assert page.locator("#disagreements tr td:nth-child(2)").count() == number
+    assert page.locator("#disagreements tr td:first-child").count() == number
     visitor.picture("agreement-cell")
     page.locator("#disagreements tr td a").first.click()
     page.get_by_text("Corrected and signed by").or_(page.get_by_text("Rejected by")).first.wait_for()

@@ -59,7 +59,7 @@ def test_the_page_says_what_was_counted(enter: Enter, database: Database) -> Non
     for expected in (
         "80 % 8 of 10; interval of 95 %: 49 to 94 %",
         "Of 12 answers 10 were reviewed and compared; 2 are not signed",
-        "SIEMENS Skyra MR1, serial number 40123 8 8 100 % 68 to 100 %",
+        "SIEMENS Skyra MR1, serial number 40123 8 of 8 100 % 68 to 100 %",
         "Sensitivity 8 of 8",
         "Specificity 0 of 1 too few",
         "Artefact of <flow>.",
