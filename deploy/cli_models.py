@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 
 from deploy import drift_report, logs
+from deploy.cli_agreement import agreement_of_model
 from deploy.cli_common import Config, console, database_of, in_words
 from deploy.model_changes import recorded, told_of
 from deploy.settings import load
@@ -377,6 +378,9 @@ def report_model(
         counted = (str(week.reads), str(week.refused), f"{week.seconds_mean:.2f}")
         table.add_row(str(week.week), week.version, *counted, *drift, drift_report.told(week.answers))
     console.print(table if weeks else f"{name} has read no study yet.")
+
+
+models.command("agreement")(agreement_of_model)
 
 
 def _write(path: Path, text: str) -> None:

@@ -14,7 +14,7 @@ from dicom_listener.header_text import HeaderText, header_text
 from dicom_listener.received import Received
 from dicom_listener.transfer_syntaxes import transfer_syntax
 from fhir_records.errors import ObjectNotStorable
-from fhir_records.model import Identifier, InstanceKind
+from fhir_records.model import Equipment, Identifier, InstanceKind
 from fhir_records.store.arrivals import Arrival, RelatedNumbers
 from fhir_records.store.patients import PatientIdentity
 
@@ -117,6 +117,12 @@ def describe(
             study_series=_number(header, "NumberOfStudyRelatedSeries", _INTEGER),
             study_instances=_number(header, "NumberOfStudyRelatedInstances", _INTEGER),
             series_instances=_number(header, "NumberOfSeriesRelatedInstances", _INTEGER),
+        ),
+        equipment=Equipment(
+            manufacturer=header["Manufacturer"][:_LONGEST],
+            model_name=header["ManufacturerModelName"][:_LONGEST],
+            station_name=header["StationName"][:_LONGEST],
+            device_serial_number=header["DeviceSerialNumber"][:_LONGEST],
         ),
     )
     return Described(arrival, _says_own(header))

@@ -27,8 +27,9 @@ _MODEL: Final = "ManufacturerModelName"
 # Everything that the index asks for; `HeaderText.values` has an entry for each.
 KEYWORDS: Final = (
     "SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "StudyDate", "StudyTime", "AccessionNumber", "Modality",
-    _MODEL, "StudyDescription", "SeriesDescription", "TimezoneOffsetFromUTC", "PatientName", "PatientID",
-    "IssuerOfPatientID", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber",
+    "Manufacturer", "StationName", _MODEL, "DeviceSerialNumber", "StudyDescription", "SeriesDescription",
+    "TimezoneOffsetFromUTC", "PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex",
+    "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber",
     "InstanceNumber", "NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances", "NumberOfSeriesRelatedInstances",
     "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns", "BitsAllocated",
 )  # fmt: skip

@@ -12,6 +12,8 @@ from prometheus_client.registry import Collector
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from fhir_records.agreement import Outcome, Tally
+from fhir_records.store.agreement import recent
 from fhir_records.store.models import ModelWeek, weekly
 
 # Name, help, labels, and the query that gives the labels and the value, in this order. No label can name a patient.
@@ -205,6 +207,19 @@ _MODEL_FIGURES: tuple[tuple[str, str, str, _WeekValues], ...] = (
         lambda week: [("intensity", week.intensity_psi), ("distance", week.distance_psi)],
     ),
 )
+# Of the answers of the last 28 days: name, help, labels. Answers are a model's own, so their number is bounded.
+_AGREEMENT_FIGURES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    (
+        "wetread_results_28d",
+        "Results of the last 28 days by the model's answer and what people made of it.",
+        ("model", "version", "answer", "outcome"),
+    ),
+    (
+        "wetread_agreement_28d",
+        "Share of them whose answer the person who signed let stand, and its interval of 95 %.",
+        ("model", "version", "bound"),
+    ),
+)
 _THIS_WEEK = "SELECT date_trunc('week', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'"
 
 
@@ -235,6 +250,24 @@ class _RecordCollector(Collector):
                     if value is not None:
                         family.add_metric([week.model, week.version, *([word] if label else [])], float(value))
             yield family
+        yield from _agreement(self._session)
+
+
+def _agreement(session: Session) -> Iterator[Metric]:
+    """Both figures of `_AGREEMENT_FIGURES`; no share of fewer than five."""
+    counts, shares = (GaugeMetricFamily(name, words, labels=labels) for name, words, labels in _AGREEMENT_FIGURES)
+    versions: dict[tuple[str, str], dict[Outcome, int]] = {}
+    for model, version, label, outcome, count in recent(session):
+        counts.add_metric([model, version, label, outcome.value], count)
+        outcomes = versions.setdefault((model, version), {})
+        outcomes[outcome] = outcomes.get(outcome, 0) + count
+    for (model, version), outcomes in versions.items():
+        interval = Tally(outcomes).agreement.interval
+        if interval is not None:
+            for bound, value in (("low", interval.low), ("share", interval.share), ("high", interval.high)):
+                shares.add_metric([model, version, bound], value)
+    yield counts
+    yield shares
 
 
 def exposition(session: Session, certificates: Iterable[CertificateEnd] = ()) -> bytes:

@@ -178,6 +178,19 @@ class Instance:
 
 
 @dataclass(frozen=True, slots=True)
+class Equipment:
+    """A scanner, by the attributes of PS3.3 section C.7.5.1; "" where the images do not say."""
+
+    manufacturer: str = ""  # Manufacturer
+    model_name: str = ""  # Manufacturer's Model Name
+    station_name: str = ""  # Station Name
+    device_serial_number: str = ""  # Device Serial Number
+
+    def __bool__(self) -> bool:
+        return any((self.manufacturer, self.model_name, self.station_name, self.device_serial_number))
+
+
+@dataclass(frozen=True, slots=True)
 class Study:
     """One imaging study, as the newest objects describe it."""
 

@@ -15,6 +15,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     CheckConstraint,
+    Computed,
     Date,
     DateTime,
     Double,
@@ -209,6 +210,19 @@ class Instance(Base):
     study: Mapped[Study] = relationship()
 
 
+class SeriesEquipment(Base):
+    """What a series was made with (PS3.3 section C.7.5.1), as its first image says; none for a series that does not."""
+
+    __tablename__ = "series_equipment"
+
+    study_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("study.id", ondelete="CASCADE"), primary_key=True)
+    series_uid: Mapped[str] = mapped_column(primary_key=True)
+    manufacturer: Mapped[str]
+    model_name: Mapped[str]
+    station_name: Mapped[str]
+    device_serial_number: Mapped[str]
+
+
 class ExpectedNumber(Base):
     """How many instances a study, or one of its series, is said to have. Only for studies that wait for the rest."""
 
@@ -321,17 +335,36 @@ class Read(Base):
     study: Mapped[Study] = relationship()
 
 
+def _within(path: str) -> Mapped[str | None]:
+    """A value within `content`, kept beside it by the database: the whole is long, and too slow to count by."""
+    return mapped_column(Computed(f"content #>> '{{{path}}}'", persisted=True))
+
+
 class Result(Base):
     """An append-only document version of what a read found."""
 
     __tablename__ = "result"
-    __table_args__ = (UniqueConstraint("read_id", "version"),)
+    __table_args__ = (
+        UniqueConstraint("read_id", "version"),
+        # What models answered, in order of time: counted without a look at the rows.
+        Index(
+            "ix_result_answered",
+            "created_at",
+            postgresql_where=text("version = 1"),
+            postgresql_include=["read_id", "label", "presence", "series_uid"],
+        ),
+    )
 
     id: Mapped[int] = _key()
     read_id: Mapped[int] = _ref("read.id")
     version: Mapped[int]
     status: Mapped[ResultStatus]
     content: Mapped[dict[str, Any]]  # finding or refusal, algorithm, images read: `fhir_records.store.results`
+    label: Mapped[str | None] = _within("finding,label")  # the answer; null: refused
+    presence: Mapped[str | None] = _within("finding,presence")
+    series_uid: Mapped[str | None] = _within("images_read,0,series_uid")  # of the first image read
+    act: Mapped[str | None] = _within("signature,act")  # null: no person has seen to it
+    withdrawal: Mapped[str | None] = _within("signature,withdrawal")
     created_at: Mapped[dt.datetime] = _now()
     read: Mapped[Read] = relationship()
 

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fhir_records.database import Database
 from fhir_records.errors import DatabaseUnavailable, NotAllowed, NotFound, Outdated, QueryError, WetreadError
 from web.admin import admin_router
+from web.agreement import agreement_router
 from web.auth import Auth, LogInNeeded, SameOriginOnly, ask_to_log_in, log_in_router
 from web.dicomweb_http import dicomweb_router
 from web.dicomweb_store import store_router
@@ -62,6 +63,7 @@ def create_app(settings: WebSettings, database: Database) -> FastAPI:
     app.include_router(signing_router(auth, settings, database))
     app.include_router(signing_api(auth, settings, database))
     app.include_router(admin_router(auth, pages, database))
+    app.include_router(agreement_router(auth, pages, database))
     app.include_router(routing_router(auth, pages, database))
     app.include_router(health_router(settings, database))
     _add_program_interfaces(app, settings, database, auth)

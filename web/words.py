@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from zoneinfo import ZoneInfo
 
+from fhir_records.agreement import Answer
 from fhir_records.model import ClassProbability, Presence
 
 SEX_WORDS = {"M": "male", "F": "female", "O": "other"}  # PS3.3 PatientSex
@@ -75,7 +76,9 @@ def day(value: dt.date | None) -> str:
     return "" if value is None else f"{value:%-d %b %Y}"
 
 
-def answer_words(answer: ClassProbability) -> str:
-    """One of the answers that a model weighed: "Glioma", "No neoplasm"."""
+def answer_words(answer: ClassProbability | Answer) -> str:
+    """One of the answers that a model weighed: "Glioma", "No neoplasm"; where its code is not known, its own word."""
+    if answer.code is None:
+        return answer.label
     name = re.sub(r"\s*\((disorder|finding|morphologic abnormality)\)$", "", answer.code.meaning)
     return f"No {name[:1].lower()}{name[1:]}" if answer.presence is Presence.ABSENT else name

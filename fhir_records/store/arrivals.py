@@ -15,7 +15,8 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from fhir_records import tables
-from fhir_records.model import InstanceKind, Standing
+from fhir_records.model import Equipment, InstanceKind, Standing
+from fhir_records.store.equipment import record_equipment
 from fhir_records.store.patients import PatientIdentity, Settled, check_study_patient, settle_patients
 
 _PAGE = 2000  # rows of a page
@@ -59,6 +60,7 @@ class Arrival:
     source: str  # "dicom:AE" or "orthanc:NAME"
     caller: str  # calling AE title
     received_at: dt.datetime
+    equipment: Equipment
     numbers: RelatedNumbers = RelatedNumbers()
 
 
@@ -123,6 +125,7 @@ def record_arrivals(session: Session, arrived: Sequence[tuple[Arrival, Standing]
         return
     studies = _studies(session, [arrival for arrival, _ in arrived], now)
     checked: set[tuple[str, PatientIdentity]] = set()
+    made_with: dict[tuple[int, str], Equipment] = {}
     for arrival, standing in arrived:
         study = studies[arrival.study_uid]
         if arrival.kind is InstanceKind.OWN:
@@ -135,7 +138,9 @@ def record_arrivals(session: Session, arrived: Sequence[tuple[Arrival, Standing]
             _fill_in(study, arrival)
             if arrival.kind is InstanceKind.IMAGE:
                 _open(study, arrival, now)
+                made_with.setdefault((study.id, arrival.series_uid), arrival.equipment)
     session.flush()
+    record_equipment(session, made_with)
     session.execute(
         insert(tables.Instance), [_row(studies[arrival.study_uid], arrival, standing) for arrival, standing in arrived]
     )

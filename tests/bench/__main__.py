@@ -14,7 +14,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def main() -> int:
-    """The main job, the listener, the models, DICOMweb."""
+    """The main job, the listener, agreement, the models, DICOMweb."""
     data = Path(os.environ.get("WETREAD_TEST_DATA") or REPOSITORY.parent / "shared" / "data")
     series = data / "dicom" / "philips_brain_mr"
     if not series.is_dir():
@@ -26,6 +26,7 @@ def main() -> int:
         [sys.executable, "-m", "tests.bench.bench_full_index"],
         [sys.executable, "-m", "tests.bench.bench_index"],
         [sys.executable, "-m", "tests.bench.bench_listener_memory"],
+        [sys.executable, "-m", "tests.bench.bench_agreement"],
         [sys.executable, "-m", "tests.bench.bench_inference", str(series)],
         [sys.executable, "-m", "tests.bench.bench_dicomweb", str(data / "dicom" / CT)],
     )

@@ -126,6 +126,31 @@ def test_what_an_association_stored_is_in_the_index_and_in_the_trail(
     assert trail[1].detail["stored"] == 10
 
 
+def test_which_scanner_made_a_series_is_kept_of_its_first_image(start: Start, database: Database, spool: Spool) -> None:
+    """Maker, model, station and serial number as the header has them; no row where it names none, or is no image."""
+    keeper = start()
+    scanner = {"Manufacturer": "Mäker", "ManufacturerModelName": "M3", "DeviceSerialNumber": "77"}
+    named, other, silent, written = (generate_uid() for _ in range(4))
+    study = {"StudyInstanceUID": generate_uid(), "SpecificCharacterSet": "ISO_IR 192"}
+    first = image(SeriesInstanceUID=named, StationName="MR1 ", **scanner, **study)
+    _tell(keeper, spool, first, image(SeriesInstanceUID=silent, **study))
+    assert keeper.settled(20)
+    _tell(
+        keeper,
+        spool,
+        image(SeriesInstanceUID=named, StationName="MR9", **scanner, **study),
+        image(SeriesInstanceUID=other, StationName="MR9", **study),
+        report(SeriesInstanceUID=written, **scanner, **study),
+    )
+    assert keeper.settled(20)
+    with database.session() as session:
+        rows = {row.series_uid: row for row in session.scalars(select(tables.SeriesEquipment))}
+    found = {
+        uid: (row.manufacturer, row.model_name, row.station_name, row.device_serial_number) for uid, row in rows.items()
+    }
+    assert found == {named: ("Mäker", "M3", "MR1", "77"), other: ("", "", "MR9", "")}
+
+
 def test_ends_and_rejections_of_every_kind_are_in_the_trail(start: Start, database: Database) -> None:
     """Aborted, lost and rejected associations are failures in the trail, with reason and address, tamed."""
     keeper = start()
