@@ -21,6 +21,7 @@ from deploy import logs, wiring
 from deploy.cli_common import Config, console, database_of, in_words
 from deploy.cli_models import evaluate, models, train
 from deploy.cli_people import tokens, users
+from deploy.cli_reviews import consent
 from deploy.cli_route import route
 from deploy.embedded_postgres import EmbeddedPostgres
 from deploy.settings import Settings, load
@@ -41,6 +42,7 @@ app.add_typer(models, name="models")
 app.command()(train)
 app.command()(evaluate)
 app.command()(route)
+app.command()(consent)
 
 # --- running ------------------------------------------------------------------------------------------------------
 

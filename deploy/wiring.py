@@ -25,6 +25,7 @@ from fhir_records import migrations
 from fhir_records.database import Database
 from fhir_records.errors import DatabaseUnavailable
 from fhir_records.model import Installation
+from fhir_records.store.consent import ConsentPolicy
 from fhir_records.store.studies import installation_namespace
 from web.settings import WebSettings
 
@@ -188,6 +189,7 @@ def web_settings(settings: Settings) -> WebSettings:
         min_free_bytes=settings.file.dicom.min_free_mb * 2**20,
         organization=settings.file.site.organization,
         identifier_scheme=settings.file.signing.identifier_scheme,
+        training_policy=ConsentPolicy(settings.file.training.consent),
     )
 
 

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from fhir_records.errors import SettingsError
+from fhir_records.store.consent import ConsentPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class WebSettings:
     store_max_objects: int = 10_000  # in one STOW-RS request
 
     organization: str = ""  # of the people who sign
+    training_policy: ConsentPolicy = ConsentPolicy.OPT_IN  # for patients whom nobody asked
     identifier_scheme: str = ""  # coding scheme of their numbers (PS3.16 section 8); "": numbers are not written
 
     def __post_init__(self) -> None:
