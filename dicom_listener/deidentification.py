@@ -55,6 +55,11 @@ _NEEDED = (
     "PatientBirthDate", "PatientSex", "StudyInstanceUID", "SeriesInstanceUID", "StudyID", "FrameOfReferenceUID",
     "PositionReferenceIndicator",
 )  # fmt: skip
+# Type 2 of the modules of one modality (PS3.3 sections C.8.2.1, C.8.3.1): empty where nothing stays.
+_TYPE_2: Mapping[str, tuple[str, ...]] = {
+    "CT": ("KVP", "AcquisitionNumber", "SliceThickness", "PatientPosition"),
+    "MR": ("SliceThickness", "PatientPosition", "ScanOptions", "MRAcquisitionType", "RepetitionTime", "EchoTime", "EchoTrainLength"),
+}
 _EMPTY_TYPE_2 = ("StudyDate", "StudyTime", "PatientBirthDate")  # the library's dummy date would be a date
 # PS3.16 CID 7050
 _METHOD = (("113100", "Basic Application Confidentiality Profile"),)
@@ -95,6 +100,7 @@ def deidentified(
     for keyword in _EMPTY_TYPE_2:
         setattr(ds, keyword, "")
     ds.SeriesNumber, ds.InstanceNumber = None, None
+    _complete(ds)
     if written_class in _STACKED:
         # Each slice in a space of its own: where it lay among the others is not told.
         ds.FrameOfReferenceUID = pseudonyms.uid("space", source_uid, frame)
@@ -140,6 +146,22 @@ def _apply_profile(ds: Dataset, pseudonyms: Pseudonyms) -> None:
         anonymize_dataset(ds, None, True, rules)
     except (NotImplementedError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise MayNotLeave("Its header cannot be de-identified.") from error
+
+
+def _complete(ds: Dataset) -> None:
+    """Put in what the object must have and the header did not give, as what it is: unknown."""
+    for keyword in _TYPE_2.get(ds.Modality, ()):
+        if keyword not in ds:
+            setattr(ds, keyword, None)
+    if ds.Modality == "MR":
+        ds.ScanningSequence = ds.get("ScanningSequence") or "RM"
+        ds.SequenceVariant = ds.get("SequenceVariant") or "NONE"
+        if "InversionTime" in ds and "IR" not in str(ds.ScanningSequence):
+            del ds.InversionTime
+    if ds.Modality in ("CT", "MR") and len(ds.ImageType) < 3:
+        ds.ImageType = [*ds.ImageType, "OTHER" if ds.Modality == "MR" else "AXIAL"]
+    if not any(keyword in ds for keyword in ("BodyPartExamined", "Laterality", "ImageLaterality")):
+        ds.Laterality = ""
 
 
 def _say_how(ds: Dataset) -> None:
