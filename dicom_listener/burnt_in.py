@@ -24,7 +24,7 @@ _SMALLEST = 96  # pixels of the shorter side at the coarsest scale
 _WIDEST = 6.0  # of a shape, in heights: letters that touch
 _FILL = (0.2, 0.75)  # of the box of such a shape
 _LEAST_SHAPES = 2
-_SAME_BRIGHTNESS = 16  # of 255, between the glyphs of a line
+_SAME_BRIGHTNESS = 24  # of 255, between the glyphs of a line
 _SCREEN_TERMS = ("SCREEN SAVE", "SCREENSHOT", "SCREEN", "CSA REPORT", "DOSE REPORT", "PROTOCOL", "SUMMARY")
 
 Grey = npt.NDArray[np.float32]  # shape (rows, columns)
@@ -133,9 +133,7 @@ def _opened(levels: npt.NDArray[np.uint8]) -> npt.NDArray[np.int16]:
     return _sliding(_sliding(again, side, 0, np.maximum), side, 1, np.maximum).astype(np.int16)
 
 
-def _sliding(
-    levels: npt.NDArray[np.uint8], side: int, axis: int, pick: np.ufunc
-) -> npt.NDArray[np.uint8]:
+def _sliding(levels: npt.NDArray[np.uint8], side: int, axis: int, pick: np.ufunc) -> npt.NDArray[np.uint8]:
     """The least or greatest of each `side` neighbours along an axis, by doubling; shorter by `side` - 1."""
     reach, made = 1, levels
     while reach < side:

@@ -58,16 +58,22 @@ _NEEDED = (
 # Type 2 of the modules of one modality (PS3.3 sections C.8.2.1, C.8.3.1): empty where nothing stays.
 _TYPE_2: Mapping[str, tuple[str, ...]] = {
     "CT": ("KVP", "AcquisitionNumber", "SliceThickness", "PatientPosition"),
-    "MR": ("SliceThickness", "PatientPosition", "ScanOptions", "MRAcquisitionType", "RepetitionTime", "EchoTime", "EchoTrainLength"),
+    "MR": (
+        "SliceThickness",
+        "PatientPosition",
+        "ScanOptions",
+        "MRAcquisitionType",
+        "RepetitionTime",
+        "EchoTime",
+        "EchoTrainLength",
+    ),
 }
 _EMPTY_TYPE_2 = ("StudyDate", "StudyTime", "PatientBirthDate")  # the library's dummy date would be a date
 # PS3.16 CID 7050
 _METHOD = (("113100", "Basic Application Confidentiality Profile"),)
 
 
-def deidentified(
-    path: str | Path, frame: int, person: str, pseudonyms: Pseudonyms
-) -> tuple[Dataset, NativeFrame]:
+def deidentified(path: str | Path, frame: int, person: str, pseudonyms: Pseudonyms) -> tuple[Dataset, NativeFrame]:
     """Frame ``frame`` (from 1) of the image at ``path`` without its person, and its pixels.
 
     Args:
@@ -138,9 +144,7 @@ def _apply_profile(ds: Dataset, pseudonyms: Pseudonyms) -> None:
 
     def rules() -> dict[tuple[int, ...], Callable[..., None]]:
         listed: dict[tuple[int, ...], Callable[..., None]] = initialize_actions(PROFILE_TABLE)
-        return {
-            tag: replace_uid if action.__name__ == "replace_UID" else action for tag, action in listed.items()
-        }
+        return {tag: replace_uid if action.__name__ == "replace_UID" else action for tag, action in listed.items()}
 
     try:
         anonymize_dataset(ds, None, True, rules)

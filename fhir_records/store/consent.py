@@ -78,9 +78,7 @@ def patient_consent(session: Session, patient_uid: str) -> PatientConsent:
     )
     return PatientConsent(
         patient_uid=patient_uid,
-        statements=tuple(
-            ConsentStatement(row.state, row.said_by, row.recorded_by, row.recorded_at) for row in rows
-        ),
+        statements=tuple(ConsentStatement(row.state, row.said_by, row.recorded_by, row.recorded_at) for row in rows),
         exports=exports_with_patient(session, patient.id),
     )
 
@@ -113,9 +111,7 @@ def record_consent(
     patient = _patient(session, patient_uid)
     if patient.provisional:
         raise QueryError("It is not settled who this patient is, so nobody's consent can be recorded here.")
-    session.add(
-        tables.ConsentStatement(patient_id=patient.id, state=state, said_by=said_by, recorded_by=recorded_by)
-    )
+    session.add(tables.ConsentStatement(patient_id=patient.id, state=state, said_by=said_by, recorded_by=recorded_by))
     session.flush()
     now = patient_consent(session, patient_uid)
     audit.record(
