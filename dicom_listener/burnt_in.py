@@ -167,12 +167,7 @@ def _shapes(mask: npt.NDArray[np.bool_]) -> Iterator[tuple[int, int, int, int, i
             touching += 1
     boxes: dict[int, tuple[int, int, int, int, int]] = {}
     for run, row in enumerate(rows):
-        left, top, right, bottom, size = boxes.get(root(run), (starts[run], row, 0, 0, 0))
-        boxes[root(run)] = (
-            min(left, starts[run]),
-            top,
-            max(right, ends[run]),
-            row + 1,
-            size + ends[run] - starts[run],
-        )
+        left, top, right, _, size = boxes.get(root(run), (starts[run], row, 0, 0, 0))
+        length = ends[run] - starts[run]
+        boxes[root(run)] = (min(left, starts[run]), top, max(right, ends[run]), row + 1, size + length)
     yield from boxes.values()

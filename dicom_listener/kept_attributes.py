@@ -30,28 +30,34 @@ _INTEGERS = frozenset(
     ("EchoNumbers", "NumberOfPhaseEncodingSteps", "EchoTrainLength", "ExposureTime", "XRayTubeCurrent", "Exposure",
      "PixelAspectRatio", "PixelPaddingValue")
 )  # fmt: skip
+
+
+def _terms(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # Defined terms and enumerated values (PS3.3 sections C.7.3.1, C.8); ImageType's are those that say how it was made.
 WORDS: Mapping[str, frozenset[str]] = {
-    "BodyPartExamined": frozenset(
+    "BodyPartExamined": _terms(
         "ABDOMEN ANKLE ARM BRAIN BREAST CHEST CLAVICLE CSPINE ELBOW EXTREMITY FACE FEMUR FINGER FOOT FOREARM HAND HEAD"
         " HEART HIP HUMERUS KNEE LEG LIVER LSPINE LUNG NECK ORBIT PELVIS PITUITARY SELLA SHOULDER SINUS SKULL SPINE"
-        " THORAX THYROID TSPINE UTERUS WRIST".split()
+        " THORAX THYROID TSPINE UTERUS WRIST"
     ),
-    "ImageLaterality": frozenset("RLBU"),
-    "Laterality": frozenset("RL"),
-    "LossyImageCompression": frozenset(("00", "01")),
-    "MRAcquisitionType": frozenset(("2D", "3D")),
-    "PatientPosition": frozenset("HFP HFS HFDR HFDL FFP FFS FFDR FFDL LFP LFS RFP RFS".split()),
-    "PixelIntensityRelationship": frozenset(("LIN", "LOG")),
+    "ImageLaterality": _terms("R L B U"),
+    "Laterality": _terms("R L"),
+    "LossyImageCompression": _terms("00 01"),
+    "MRAcquisitionType": _terms("2D 3D"),
+    "PatientPosition": _terms("HFP HFS HFDR HFDL FFP FFS FFDR FFDL LFP LFS RFP RFS"),
+    "PixelIntensityRelationship": _terms("LIN LOG"),
     "PresentationIntentType": frozenset(("FOR PRESENTATION", "FOR PROCESSING")),
-    "PresentationLUTShape": frozenset(("IDENTITY", "INVERSE")),
-    "RescaleType": frozenset(("HU", "US", "OD")),
-    "ScanningSequence": frozenset("SE IR GR EP RM".split()),
-    "SequenceVariant": frozenset("SK MTC SS TRSS SP MP OSP NONE".split()),
-    "VOILUTFunction": frozenset(("LINEAR", "LINEAR_EXACT", "SIGMOID")),
-    "ViewPosition": frozenset("AP PA LL RL RLD LLD RLO LLO CC MLO ML LM".split()),
+    "PresentationLUTShape": _terms("IDENTITY INVERSE"),
+    "RescaleType": _terms("HU US OD"),
+    "ScanningSequence": _terms("SE IR GR EP RM"),
+    "SequenceVariant": _terms("SK MTC SS TRSS SP MP OSP NONE"),
+    "VOILUTFunction": _terms("LINEAR LINEAR_EXACT SIGMOID"),
+    "ViewPosition": _terms("AP PA LL RL RLD LLD RLO LLO CC MLO ML LM"),
 }
-_IMAGE_TYPE = frozenset("ORIGINAL DERIVED PRIMARY SECONDARY AXIAL LOCALIZER MPR".split())
+_IMAGE_TYPE = _terms("ORIGINAL DERIVED PRIMARY SECONDARY AXIAL LOCALIZER MPR")
 _VENDORS = (
     "Agfa", "Canon", "Carestream", "Esaote", "Fujifilm", "GE", "Hitachi", "Hologic", "Kodak", "Konica Minolta",
     "Philips", "Samsung", "Shimadzu", "Siemens", "Toshiba", "United Imaging",

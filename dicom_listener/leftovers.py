@@ -23,7 +23,7 @@ _STANDARD_ROOT = "1.2.840.10008."
 _SHORTEST = 4  # characters: shorter ones stand in any file by chance
 _NUMBERS = re.compile(r"[0-9.+-]+")
 _SHORTEST_NUMBER = 6
-_VRS = frozenset("AE LO LT PN SH ST UC UI UR UT DA DT UN".split())
+_VRS = frozenset(["AE", "LO", "LT", "PN", "SH", "ST", "UC", "UI", "UR", "UT", "DA", "DT", "UN"])
 
 
 def identifying_values(header: Dataset) -> frozenset[str]:

@@ -54,19 +54,17 @@ def why_passed(case: ReviewedCase, *, allowed: bool, include_unchanged: bool) ->
         allowed: whether the patient's consent allows it.
         include_unchanged: whether answers that were only accepted are wanted.
     """
-    if case.wrong_patient:
-        return Passed.WRONG_PATIENT
-    if not case.settled:
-        return Passed.UNSETTLED
-    if not allowed:
-        return Passed.CONSENT
-    if not case.result.is_signed:
-        return Passed.REJECTED
-    if case.result.finding is None:
-        return Passed.NOTHING_READ
-    if case.result.author is None and not include_unchanged:
-        return Passed.UNCHANGED
-    return None if labelled_slices(case, 1) else Passed.NOT_MARKED
+    finding = case.result.finding
+    grounds = (
+        (case.wrong_patient, Passed.WRONG_PATIENT),
+        (not case.settled, Passed.UNSETTLED),
+        (not allowed, Passed.CONSENT),
+        (not case.result.is_signed, Passed.REJECTED),
+        (finding is None, Passed.NOTHING_READ),
+        (case.result.author is None and not include_unchanged, Passed.UNCHANGED),
+        (not labelled_slices(case, 1), Passed.NOT_MARKED),
+    )
+    return next((why for holds, why in grounds if holds), None)
 
 
 def labelled_slices(case: ReviewedCase, most: int) -> tuple[LabelledSlice, ...]:

@@ -133,7 +133,7 @@ def consents(session: Session, patient_ids: Collection[int]) -> Mapping[int, Con
         .distinct(tables.ConsentStatement.patient_id)
         .order_by(tables.ConsentStatement.patient_id, tables.ConsentStatement.id.desc())
     )
-    said = {patient_id: state for patient_id, state in rows}
+    said = {row.patient_id: row.state for row in rows}
     return {patient_id: said.get(patient_id, Consent.UNASKED) for patient_id in patient_ids}
 
 
