@@ -31,9 +31,11 @@ from inference.training.data import (
     split_by_cluster,
     split_from_record,
     split_record,
+    together,
 )
 from inference.training.finish import Fitted, Trained, evaluate_bundle, finish
 from inference.training.loop import EpochReport, Progress, balanced_accuracy, train_network
+from inference.training.people import check_people
 from inference.training.settings import RECIPES, TrainSettings
 from inference.training.weights import warm, weights_of
 
@@ -109,11 +111,15 @@ def load(settings: TrainSettings, classes: tuple[str, ...]) -> tuple[ImageSet, S
         if settings.anatomy
         else load_folders(settings.data, classes, settings.preprocess)
     )
+    if settings.reviews is not None:
+        images = together(images, load_folders(settings.reviews, classes, settings.preprocess, least=0))
     if settings.split_of is not None:
         stored = json.loads((settings.split_of / "split.json").read_text(encoding="utf-8"))
         split = split_from_record(images, stored)
     else:
         split = split_by_cluster(images, settings.split)
+    if settings.least_people:
+        check_people(images, split, settings.least_people)
     return images, for_good(split) if settings.for_good else split
 
 

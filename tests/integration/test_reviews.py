@@ -18,7 +18,7 @@ from sqlalchemy import select
 from fhir_records import tables
 from fhir_records.database import Database
 from fhir_records.errors import NotFound, Outdated, QueryError, SettingsError
-from fhir_records.model import Act, Consent, ImageRef, Region
+from fhir_records.model import Act, Consent, ImageRef, ReadState, Region
 from fhir_records.renderings.typeface import font
 from fhir_records.store import consent, review_exports
 from fhir_records.store.consent import ConsentPolicy
@@ -296,9 +296,12 @@ def test_the_model_is_named_where_there_are_several(site: Site) -> None:
     """One export holds one model's labels; without a name, the only model is meant."""
     bench = site.case(Act.ACCEPT, said=Consent.GIVEN)
     with site.database.session() as session:
-        read = seed.add_read(session, session.get_one(tables.Study, bench.study_id), seed.ReadState.READ)
-        read.model = "other"
         study = session.get_one(tables.Study, bench.study_id)
+        read = tables.Read(
+            study_id=study.id, revision=1, model="other", model_version="1", state=ReadState.READ, queued_at=NOW
+        )
+        session.add(read)
+        session.flush()
         seed.add_result(session, read, finding=replace(seed.glioma(study), label="blob"))
         other = read.id
     assert site.export("one").export.model == "brain_mr_tumour"
