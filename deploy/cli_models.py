@@ -86,8 +86,8 @@ def train(
         raise typer.BadParameter(
             "--from-reviews goes with --data and --base, not with --shipped, --recipe and the like"
         )
-    if not from_reviews and (base or data is None):
-        raise typer.BadParameter("--base needs --from-reviews" if base else "--data is needed, or --from-reviews")
+    if base and not from_reviews:
+        raise typer.BadParameter("--base needs --from-reviews")
     with in_words():
         if from_reviews:
             settings = _review_settings(
@@ -147,7 +147,8 @@ def train(
 
 
 def _given(data: Path | None) -> Path:
-    assert data is not None  # noqa: S101 -- the command has refused to go on without it
+    if data is None:
+        raise typer.BadParameter("--data is needed, or --from-reviews")
     return data
 
 

@@ -72,7 +72,7 @@ def shows_text(image: Grey) -> bool:
         return False
     picture = Image.fromarray(np.rint((image - low) / (high - low) * 255).astype(np.uint8))
     scale = 1
-    while min(picture.width, picture.height) // scale >= _SMALLEST:
+    while scale == 1 or min(picture.width, picture.height) // scale >= _SMALLEST:
         small = picture if scale == 1 else picture.reduce(scale)
         levels = np.asarray(small)
         if any(_has_line(_glyphs(grey)) for grey in (levels, 255 - levels)):

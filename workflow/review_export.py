@@ -209,12 +209,13 @@ class ExportReviews:
 
     def _finish(self, model: str, request: ExportRequest, aside: Path, work: _Work) -> Exported:
         """Write report and card, then the row; last, give the folder its name."""
+        refused = Counter(line["reason"] for line in work.refused)
         if not work.images:
-            reasons = "; ".join(f"{number}: {why}" for why, number in sorted(work.passed.items()))
-            raise QueryError(f"No case of {model} may be exported. {reasons or 'Nobody has signed any'}.")
+            cases = "; ".join(f"{number}: {why}" for why, number in sorted(work.passed.items()))
+            images = "".join(f" Images, {number}: {why}" for why, number in sorted(refused.items()))
+            raise QueryError(f"No case of {model} may be exported. {cases or 'Nobody has signed any'}.{images}")
         now = self._clock()
         export_uid = uuid.uuid4()
-        refused = Counter(line["reason"] for line in work.refused)
         people = len({line["person"] for line in work.images})
         options = {
             "since": request.since.isoformat() if request.since else None,

@@ -109,7 +109,7 @@ def _golden(
 
 
 def _metadata(document: Mapping[str, Any], lineage: Mapping[str, Any] | None) -> dict[str, Any]:
-    """MONAI's metadata.json (MONAI bundle specification, `metadata.json` schema), with the lineage where there is one."""
+    """MONAI's metadata.json (MONAI bundle specification, `metadata.json` schema), with the lineage if there is one."""
     size = document["preprocess"]["size"]
     labels = [item["label"] for item in document["classes"]]
     return {

@@ -198,8 +198,8 @@ def duplicates(images: ImageSet, settings: SplitSettings) -> Duplicates:
 def group(images: ImageSet, settings: SplitSettings) -> npt.NDArray[np.int64]:
     """The group of each image that goes to one part whole: its person where names tell, else its look-alikes.
 
-    Where a table names persons, look-alikes of a person's images go where the person goes. Raises TrainingError for a
-    name that does not match the pattern of persons.
+    Where a table names persons, they are kept whole too, see `joined`. Raises TrainingError for a name that does not
+    match the pattern of persons.
     """
     if images.persons and not settings.person:
         alike = cluster(perceptual_hashes(images.squares, settings.hash_side), settings.near)
@@ -216,14 +216,20 @@ def group(images: ImageSet, settings: SplitSettings) -> npt.NDArray[np.int64]:
 
 
 def joined(groups: npt.NDArray[np.int64], persons: Sequence[str]) -> npt.NDArray[np.int64]:
-    """The groups made larger so that each person is in one: the lowest index that groups and persons link it to."""
+    """The group of each image where some are of people with a name: a person is in one group, the lowest index of it.
+
+    Look-alikes of people who are known to be different ones are not joined; those of images of nobody known are, also
+    with a person's.
+    """
+    named = np.array([bool(person) for person in persons])
+    alone = np.bincount(groups[~named], minlength=len(groups)) == 0  # clusters of named people only
+    alike = np.where(alone[groups], np.arange(len(groups)), groups)
     numbers: dict[str, int] = {}
-    # An image of nobody that is known links nothing.
     whose = np.array([numbers.setdefault(person or f"\0{index}", index) for index, person in enumerate(persons)])
-    linked = groups.copy()
+    linked = alike.copy()
     while True:
-        before = linked.copy()
-        for links in (groups, whose):
+        before = linked
+        for links in (alike, whose):
             lowest = np.full(len(linked), len(linked), dtype=np.int64)
             np.minimum.at(lowest, links, linked)
             linked = lowest[links]
