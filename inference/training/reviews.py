@@ -116,7 +116,7 @@ def review_settings(
         patience=patience,
         augment=_LIGHT,
         preprocess=base.contract.preprocess,
-        split=SplitSettings(seed=seed),
+        split=SplitSettings(seed=seed, shares=(0.6, 0.2, 0.2)),
         warm_start=base.path,
         least_people=least_people,
         lineage={

@@ -43,7 +43,7 @@ from inference.training.data import (
 from inference.training.evaluate import calibration_error, evaluate, fit_temperature, softmax
 from inference.training.loop import LoopSettings, train_network
 from inference.training.outliers import outlier
-from inference.training.people import check_people
+from inference.training.people import check_parts, check_people
 from inference.training.shipped import shipped_settings
 from inference.training.train import RECIPES, EpochReport, TrainSettings, evaluate_bundle, train_model
 from tests.unit.inference.samples import RECIPE, TINY_NETWORK
@@ -354,12 +354,13 @@ def test_classes_that_lack_people_are_named(images: ImageSet) -> None:
     """With fewer people of a class than needed, it is said how many more; with enough, nothing."""
     named = replace(images, persons=tuple(f"P{index // 3}" for index in range(len(images.labels))))
     split = split_by_cluster(named, SplitSettings(shares=(0.34, 0.33, 0.33)))
-    check_people(named, split, 6)
+    check_people(named, split.clusters, 6)
+    check_parts(named, split)
     with pytest.raises(TrainingError, match=r"1 more of glioma \(there are 6\)"):
-        check_people(named, split, 7)
+        check_people(named, split.clusters, 7)
     bare = replace(split, validation=split.validation[named.labels[split.validation] != 2])
-    with pytest.raises(TrainingError, match="validation part has no image of notumor"):
-        check_people(named, bare, 6)
+    with pytest.raises(TrainingError, match="validation part: 0 of notumor; 1 are needed"):
+        check_parts(named, bare)
 
 
 def test_folds_keep_groups_whole_and_classes_even(images: ImageSet) -> None:
