@@ -47,7 +47,8 @@ def leftovers(content: bytes, values: frozenset[str]) -> int:
 
 
 def _encoded(value: str) -> set[bytes]:
-    return {value.encode(), value.encode("latin-1", "ignore") or value.encode()}
+    forms = (value, value.upper())  # `bytes.lower` knows ASCII letters only
+    return {form.encode(code, "ignore").lower() for form in forms for code in ("utf-8", "latin-1")} - {b""}
 
 
 def _values(element: DataElement) -> Iterator[str]:
