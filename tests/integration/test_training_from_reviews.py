@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from click.testing import Result
 from pydicom import dcmread
+from sqlalchemy import select
 from typer.testing import CliRunner
 
 from deploy import cli_models
@@ -152,3 +153,19 @@ def test_too_few_people_are_counted_out(home: Path, database: Database, tmp_path
     assert "is no export" in wetread(*command, fails=True).stderr
     wetread("train", "--output", str(tmp_path / "b"), fails=True)
     wetread("train", "--data", str(export), "--output", str(tmp_path / "b"), "--base", "0.1.0", fails=True)
+
+
+def test_consent_is_recorded_and_told_on_the_command_line(home: Path, database: Database, tmp_path: Path) -> None:
+    """Said, asked for, taken back: after a refusal the exports that hold the patient are named."""
+    add_case(database, home / "spool", 0, 0)
+    with database.session() as session:
+        uid = session.scalars(select(tables.Patient.patient_uid)).one()
+    assert "is given, said by the patient" in wetread("consent", uid).stdout
+    wetread("reviews", "export", "--output", str(tmp_path / "out"), "--include-unchanged", "--model", "tiny")
+    report = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert report["export_uid"] in wetread("reviews", "list").stdout
+    said = wetread("consent", uid, "--refused", "--said-by", "her son").stdout
+    assert "are not exported" in said and report["export_uid"] in said
+    assert "no Patient UID" in wetread("consent", "12", "--given", fails=True).stderr
+    wetread("consent", uid, "--given", "--refused", fails=True)
+    assert "consent does not allow" in wetread("reviews", "export", "--output", str(tmp_path / "o"), fails=True).stderr
