@@ -21,6 +21,7 @@ from deploy import logs, wiring
 from deploy.cli_common import Config, console, database_of, in_words
 from deploy.cli_models import evaluate, models, train
 from deploy.cli_people import tokens, users
+from deploy.cli_reviews import consent, reviews
 from deploy.cli_route import route
 from deploy.embedded_postgres import EmbeddedPostgres
 from deploy.roles import run_role
@@ -39,9 +40,11 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 app.add_typer(users, name="users")
 app.add_typer(tokens, name="tokens")
 app.add_typer(models, name="models")
+app.add_typer(reviews, name="reviews")
 app.command()(train)
 app.command()(evaluate)
 app.command()(route)
+app.command()(consent)
 
 # --- running ------------------------------------------------------------------------------------------------------
 

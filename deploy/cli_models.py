@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -21,14 +21,20 @@ from deploy.model_changes import recorded, told_of
 from deploy.settings import load
 from fhir_records.errors import BundleError, SettingsError
 from fhir_records.store.models import shadow_summary, weekly
+from inference.foreign import trained_from_reviews
 from inference.registry import Registry, Version
+
+if TYPE_CHECKING:  # it brings torch
+    from inference.training.settings import TrainSettings
 
 models = typer.Typer(no_args_is_help=True, help="The models of this installation.")
 
 
 def train(
-    data: Annotated[Path, typer.Option(help="A folder with one sub-folder of images a class, or a CSV: path,label.")],
     output: Annotated[Path, typer.Option(help="Where the bundle is written.")],
+    data: Annotated[
+        Path | None, typer.Option(help="A folder with one sub-folder of images a class, or a CSV: path,label,person.")
+    ] = None,
     recipe: Annotated[
         Path | None, typer.Option(help="The contract to train for; without it that of brain_mr_tumour.")
     ] = None,
@@ -61,6 +67,14 @@ def train(
         str | None,
         typer.Option(help="A model that comes with Wetread, as it was trained; --data holds its collections."),
     ] = None,
+    from_reviews: Annotated[
+        Path | None,
+        typer.Option(help="An export of reviewed cases: a new version of the model that read them.", metavar="DIR"),
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="With --from-reviews: the version to start from; the active one else.")
+    ] = None,
+    config: Config = None,
 ) -> None:
     """Train a model and write it as a MONAI bundle, with its metrics on clusters of images that it never saw.
 
@@ -72,12 +86,31 @@ def train(
 
     logs.configure("train")
     work = output.with_name(output.name + ".work")
+    if from_reviews and (shipped or recipe or folds or person):
+        raise typer.BadParameter(
+            "--from-reviews goes with --data and --base, not with --shipped, --recipe and the like"
+        )
+    if base and not from_reviews:
+        raise typer.BadParameter("--base needs --from-reviews")
     with in_words():
-        settings = (
-            shipped_settings(shipped, data, output, work)
-            if shipped
-            else TrainSettings(
+        if from_reviews:
+            settings = _review_settings(
+                from_reviews,
+                base,
+                config,
+                output,
                 data=data,
+                epochs=epochs,
+                batch_size=batch_size,
+                seed=seed,
+                device=device,
+                patience=patience,
+            )
+        elif shipped:
+            settings = shipped_settings(shipped, _given(data), output, work)
+        else:
+            settings = TrainSettings(
+                data=_given(data),
                 recipe=recipe or RECIPES / "brain_mr_tumour.toml",
                 output=output,
                 work=work,
@@ -93,7 +126,6 @@ def train(
                 baselines=tuple(baseline or ()),
                 split=SplitSettings(seed=seed, person=_pattern(person)),
             )
-        )
     settings = replace(settings, threads=threads)
     columns = (
         TextColumn("{task.description}"),
@@ -116,6 +148,25 @@ def train(
         f"Wrote {trained.bundle}: balanced accuracy {trained.metrics.balanced_accuracy:.3f} on images held out."
         f" The report, which shows images of the data, is {work / 'report.html'}."
     )
+
+
+def _given(data: Path | None) -> Path:
+    if data is None:
+        raise typer.BadParameter("--data is needed, or --from-reviews")
+    return data
+
+
+def _review_settings(
+    folder: Path, version: str | None, config: Path | None, output: Path, **told: Any
+) -> TrainSettings:
+    """What a training on an export of reviewed cases is told."""
+    from inference.training.reviews import next_version, open_export, review_settings
+
+    cases = open_export(folder)
+    registry = _registry(config)
+    start = registry.find(cases.model, version) if version else registry.get(cases.model)
+    number = next_version(start.version, [entry.version for entry in registry.versions(cases.model)])
+    return review_settings(cases, start, number, output, **told)
 
 
 def _pattern(person: str | None) -> str:
@@ -208,13 +259,20 @@ def add_model(
     contract: Annotated[
         Path | None, typer.Option(help="A contract.toml for a bundle that has none, or in place of its own.")
     ] = None,
-    activate: Annotated[bool, typer.Option(help="Make it the active version of its name.")] = True,
+    activate: Annotated[
+        bool | None,
+        typer.Option(
+            "--activate/--no-activate",
+            help="Whether it becomes the active version of its name; if not said, unless reviewed cases trained it.",
+        ),
+    ] = None,
     config: Config = None,
 ) -> None:
     """Register a bundle: check it, export it, compare the export with the original, run its golden cases."""
     logs.configure("models", level="WARNING")
+    wanted = not trained_from_reviews(bundle) if activate is None else activate
     with _changing("model registered", config) as (registry, detail):
-        model = registry.add(bundle, contract=contract, activate=activate)
+        model = registry.add(bundle, contract=contract, activate=wanted)
         detail.update(told_of(model))
         active = registry.get(model.name).path == model.path
         record = json.loads((model.path / "registered.json").read_text(encoding="utf-8"))

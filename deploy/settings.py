@@ -142,6 +142,12 @@ class Signing(_Section):
     identifier_scheme: str = Field("", max_length=16, pattern=r"^[A-Za-z0-9_.-]*$")
 
 
+class Training(_Section):
+    """`[training]`: whose reviewed cases may train models."""
+
+    consent: Literal["opt_in", "opt_out"] = "opt_in"
+
+
 class Caller(_Section):
     """`[[caller]]`: who may send."""
 
@@ -237,6 +243,7 @@ class File(_Section):
     hl7: Hl7 = Hl7()
     inference: Inference = Inference()
     signing: Signing = Signing()
+    training: Training = Training()
     caller: tuple[Caller, ...] = ()
     destination: tuple[Destination, ...] = ()
     orthanc: tuple[Orthanc, ...] = ()

@@ -24,6 +24,7 @@ from fhir_records import migrations
 from fhir_records.database import Database
 from fhir_records.errors import DatabaseUnavailable
 from fhir_records.model import Installation
+from fhir_records.store.consent import ConsentPolicy
 from fhir_records.store.studies import installation_namespace
 from web.settings import WebSettings
 
@@ -200,6 +201,7 @@ def web_settings(settings: Settings) -> WebSettings:
         tls_files=tls_files(settings),
         organization=settings.file.site.organization,
         identifier_scheme=settings.file.signing.identifier_scheme,
+        training_policy=ConsentPolicy(settings.file.training.consent),
     )
 
 

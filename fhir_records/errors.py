@@ -96,6 +96,10 @@ class NotAllowed(WetreadError):
     """The caller may not do this."""
 
 
+class MayNotLeave(WetreadError):
+    """The image may not leave as training data: it could tell whose it is."""
+
+
 class TrainingError(WetreadError):
     """The model could not be trained."""
 

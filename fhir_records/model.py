@@ -89,6 +89,14 @@ class Withdrawal(StrEnum):
     WRONG_PATIENT = "wrong patient"  # it is about somebody else
 
 
+class Consent(StrEnum):
+    """What is known of a patient's will that images and answers train models."""
+
+    UNASKED = "unasked"
+    GIVEN = "given"
+    REFUSED = "refused"  # or taken back: an opt-out
+
+
 class InstanceKind(StrEnum):
     """Whether an instance can start a read."""
 

@@ -34,7 +34,16 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from fhir_records.model import DeliveryState, InstanceKind, Priority, ReadState, ResultStatus, Role, Standing
+from fhir_records.model import (
+    Consent,
+    DeliveryState,
+    InstanceKind,
+    Priority,
+    ReadState,
+    ResultStatus,
+    Role,
+    Standing,
+)
 
 
 def _words(enum: type[StrEnum]) -> Enum:
@@ -73,6 +82,8 @@ class Base(DeclarativeBase):
         list[float]: ARRAY(Double()),
         bytes: LargeBinary(),
         uuid.UUID: Uuid(),
+        list[int]: ARRAY(BigInteger()),
+        Consent: _words(Consent),
         InstanceKind: _words(InstanceKind),
         Standing: _words(Standing),
         ReadState: _words(ReadState),
@@ -103,6 +114,7 @@ class Installation(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, default=1)
     namespace: Mapped[uuid.UUID]
+    pseudonym_key: Mapped[bytes | None]  # secret: what pseudonyms and replaced UIDs are derived with
     created_at: Mapped[dt.datetime] = _now()
 
 
@@ -140,6 +152,37 @@ class PatientIdentifier(Base):
     issuer: Mapped[str] = mapped_column(default="")
     provisional: Mapped[bool] = mapped_column(Boolean, default=False, server_default=text("false"))
     patient: Mapped[Patient] = relationship(back_populates="identifiers")
+
+
+class ConsentStatement(Base):
+    """What a patient was recorded to have said about training: append-only, the newest one counts."""
+
+    __tablename__ = "consent_statement"
+
+    id: Mapped[int] = _key()
+    patient_id: Mapped[int] = _ref("patient.id")
+    state: Mapped[Consent]
+    said_by: Mapped[str]  # who said so: the patient, or who speaks for the patient
+    recorded_by: Mapped[str]  # username, or "command line"
+    recorded_at: Mapped[dt.datetime] = _now()
+
+
+class ReviewExport(Base):
+    """One export of reviewed cases: what left the record, when, and on whose word."""
+
+    __tablename__ = "review_export"
+    __table_args__ = (Index("ix_review_export_result_ids", "result_ids", postgresql_using="gin"),)
+
+    id: Mapped[int] = _key()
+    export_uid: Mapped[uuid.UUID] = mapped_column(unique=True)  # as the export's own report names it
+    model: Mapped[str]
+    asked_by: Mapped[str]
+    exported_at: Mapped[dt.datetime]
+    folder: Mapped[str]  # its name alone, not where it lay
+    options: Mapped[dict[str, Any]]  # what it was asked for
+    result_ids: Mapped[list[int]]  # of the results that are in it
+    images: Mapped[int]
+    refused: Mapped[int]  # images that were not let out
 
 
 class Study(Base):

@@ -106,6 +106,12 @@ def derived_contract(bundle: Path) -> str:
     return "\n".join([*head, *_required(image), preprocess_table(settings), "[calibration]", "temperature = 1.0", ""])
 
 
+def trained_from_reviews(bundle: Path) -> bool:
+    """Whether the bundle says that reviewed cases trained it. Raises BundleError where it says nothing readable."""
+    lineage = read_metadata(bundle).get("lineage")
+    return isinstance(lineage, dict) and "reviews" in lineage
+
+
 def read_metadata(bundle: Path) -> dict[str, Any]:
     """`configs/metadata.json`. Raises BundleError."""
     try:

@@ -18,6 +18,7 @@ from fhir_records.errors import DatabaseUnavailable, NotAllowed, NotFound, Outda
 from web.admin import admin_router
 from web.agreement import agreement_router
 from web.auth import Auth, LogInNeeded, SameOriginOnly, ask_to_log_in, log_in_router
+from web.consent import consent_router
 from web.dicomweb_http import dicomweb_router
 from web.dicomweb_store import store_router
 from web.fhir_http import fhir_router
@@ -62,6 +63,7 @@ def create_app(settings: WebSettings, database: Database) -> FastAPI:
     app.include_router(study_objects_router(auth, pages, database))
     app.include_router(signing_router(auth, settings, database))
     app.include_router(signing_api(auth, settings, database))
+    app.include_router(consent_router(auth, pages, settings, database))
     app.include_router(admin_router(auth, pages, database))
     app.include_router(agreement_router(auth, pages, database))
     app.include_router(routing_router(auth, pages, database))

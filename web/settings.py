@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 from dicom_listener.settings import ClientTls, TlsSettings
 from fhir_records.errors import SettingsError
+from fhir_records.store.consent import ConsentPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ class WebSettings:
     tls_files: tuple[tuple[str, TlsSettings | ClientTls], ...] = ()  # for monitoring: whose they are, and which
 
     organization: str = ""  # of the people who sign
+    training_policy: ConsentPolicy = ConsentPolicy.OPT_IN  # for patients whom nobody asked
     identifier_scheme: str = ""  # coding scheme of their numbers (PS3.16 section 8); "": numbers are not written
 
     def __post_init__(self) -> None:

@@ -26,6 +26,7 @@ from inference.training.familiarity import KnownImages
 from inference.training.report import model_card
 
 _SHOWN = {"head": "head, cropped", "frame": "picture without its border", "none": "picture"}
+LINEAGE = "lineage"  # key of metadata.json
 _LICENSE = Path(__file__).with_name("recipes") / "LICENSE"
 
 
@@ -49,6 +50,7 @@ class BundleParts:
     metrics: Mapping[str, Any]
     split: Mapping[str, Any]
     drift: Mapping[str, Any] | None = None  # `drift.reference` of the training images
+    lineage: Mapping[str, Any] | None = None  # the version and the cases that it was trained from
 
 
 def contract_text(recipe: str, preprocess: PreprocessSettings, found: Found) -> str:
@@ -79,7 +81,7 @@ def write_bundle(output: Path, parts: BundleParts) -> None:
         (folder / "contract.toml").write_text(parts.contract, encoding="utf-8")
         network_def = with_outputs(parts.network_def, len(document["classes"]))
         _write_json(folder / "configs/inference.json", {"network_def": network_def})
-        _write_json(folder / "configs/metadata.json", _metadata(document))
+        _write_json(folder / "configs/metadata.json", _metadata(document, parts.lineage))
         save_file(dict(parts.state), folder / "models/model.safetensors")
         save_file(parts.known.tensors(), folder / "models/familiarity.safetensors")
         _write_json(folder / "metrics.json", parts.metrics)
@@ -106,14 +108,15 @@ def _golden(
     return golden_record(logits)
 
 
-def _metadata(document: Mapping[str, Any]) -> dict[str, Any]:
-    """MONAI's metadata.json (MONAI bundle specification, `metadata.json` schema)."""
+def _metadata(document: Mapping[str, Any], lineage: Mapping[str, Any] | None) -> dict[str, Any]:
+    """MONAI's metadata.json (MONAI bundle specification, `metadata.json` schema), with the lineage if there is one."""
     size = document["preprocess"]["size"]
     labels = [item["label"] for item in document["classes"]]
     return {
         "name": document["title"],
         "version": document["version"],
-        "changelog": {document["version"]: "trained by wetread train"},
+        "changelog": {document["version"]: _change(lineage)},
+        **({LINEAGE: dict(lineage)} if lineage else {}),
         "monai_version": monai.__version__,
         "pytorch_version": torch.__version__.split("+")[0],
         "numpy_version": np.__version__,
@@ -153,6 +156,12 @@ def _metadata(document: Mapping[str, Any]) -> dict[str, Any]:
             },
         },
     }
+
+
+def _change(lineage: Mapping[str, Any] | None) -> str:
+    if lineage is None:
+        return "trained by wetread train"
+    return "trained by wetread train on reviewed cases, from {name} {version}".format(**lineage["base"])
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -51,6 +51,7 @@ class ImageSet:
     classes: tuple[str, ...]  # folder names, in the model's order
     skipped: int  # files without anything bright in them
     names: tuple[str, ...] = ()  # of the files; empty where the images come from no files
+    persons: tuple[str, ...] = ()  # who is on each, "" where nobody says; empty where nobody says of any
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,19 +69,22 @@ class Split:
         return indices
 
 
-def load_folders(root: Path, classes: Sequence[str], preprocess: PreprocessSettings) -> ImageSet:
+def load_folders(
+    root: Path, classes: Sequence[str], preprocess: PreprocessSettings, least: int = len(PARTS)
+) -> ImageSet:
     """Every JPEG, PNG and DICOM image under `root/<class>`, preprocessed; or those that a CSV file names.
 
-    A CSV has the columns `path` (from the file's own folder) and `label`, and may have `person`. Raises TrainingError
-    where a class has fewer than three images, or a file cannot be read.
+    A CSV has the columns `path` (from the file's own folder) and `label`, and may have `person`, whose images are then
+    never parted. Raises TrainingError where a class has fewer than `least` images, or a file cannot be read.
     """
     listed = _from_csv(root, classes) if root.is_file() else _from_folders(root, classes)
     squares: list[npt.NDArray[np.uint8]] = []
     labels: list[int] = []
     digests: list[str] = []
     names: list[str] = []
+    persons: list[str] = []
     skipped = 0
-    for file, label, name in listed:
+    for file, label, name, person in listed:
         found = cut(_grey(file), preprocess)
         if found is None:
             skipped += 1
@@ -89,27 +93,55 @@ def load_folders(root: Path, classes: Sequence[str], preprocess: PreprocessSetti
         labels.append(label)
         digests.append(hashlib.sha256(file.read_bytes()).hexdigest()[:10])
         names.append(name)
-    lacking = [name for label, name in enumerate(classes) if labels.count(label) < len(PARTS)]
-    if lacking:
-        raise TrainingError(f"Too few images of {', '.join(lacking)} show anything; at least 3 are needed.")
+        persons.append(person)
+    lacking = [name for label, name in enumerate(classes) if labels.count(label) < least]
+    if lacking or not squares:
+        raise TrainingError(f"Too few images of {', '.join(lacking or classes)} show anything; at least 3 are needed.")
     return ImageSet(
-        np.stack(squares), np.array(labels, dtype=np.int64), tuple(digests), tuple(classes), skipped, tuple(names)
+        np.stack(squares),
+        np.array(labels, dtype=np.int64),
+        tuple(digests),
+        tuple(classes),
+        skipped,
+        tuple(names),
+        tuple(persons) if any(persons) else (),
     )
 
 
-def _from_folders(root: Path, classes: Sequence[str]) -> list[tuple[Path, int, str]]:
-    listed: list[tuple[Path, int, str]] = []
+def together(first: ImageSet, second: ImageSet) -> ImageSet:
+    """Both sets as one; an image that is in both counts once. Raises TrainingError for other classes."""
+    if first.classes != second.classes:
+        raise TrainingError(f"The classes are {', '.join(first.classes)}, and {', '.join(second.classes)}.")
+    known = set(first.digests)
+    new = [index for index, digest in enumerate(second.digests) if digest not in known]
+
+    def persons(images: ImageSet) -> tuple[str, ...]:
+        return images.persons or ("",) * len(images.labels)
+
+    return ImageSet(
+        squares=np.concatenate([first.squares, second.squares[new]]),
+        labels=np.concatenate([first.labels, second.labels[new]]),
+        digests=first.digests + tuple(second.digests[index] for index in new),
+        classes=first.classes,
+        skipped=first.skipped + second.skipped,
+        names=first.names + tuple(second.names[index] for index in new),
+        persons=persons(first) + tuple(persons(second)[index] for index in new),
+    )
+
+
+def _from_folders(root: Path, classes: Sequence[str]) -> list[tuple[Path, int, str, str]]:
+    listed: list[tuple[Path, int, str, str]] = []
     for label, name in enumerate(classes):
         files = sorted(file for file in (root / name).glob("*") if file.suffix.lower() in _SUFFIXES)
         if len(files) < len(PARTS):
             raise TrainingError(
                 f"The class {name!r} has {len(files)} images under {root / name}; at least 3 are needed."
             )
-        listed += [(file, label, file.name) for file in files]
+        listed += [(file, label, file.name, "") for file in files]
     return listed
 
 
-def _from_csv(table: Path, classes: Sequence[str]) -> list[tuple[Path, int, str]]:
+def _from_csv(table: Path, classes: Sequence[str]) -> list[tuple[Path, int, str, str]]:
     with table.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     if not rows or not {"path", "label"} <= set(rows[0]):
@@ -118,7 +150,12 @@ def _from_csv(table: Path, classes: Sequence[str]) -> list[tuple[Path, int, str]
     if unknown:
         raise TrainingError(f"{table.name} has the labels {', '.join(unknown)}; known are {', '.join(classes)}.")
     return [
-        (table.parent / row["path"], classes.index(row["label"]), row.get("person") or Path(row["path"]).name)
+        (
+            table.parent / row["path"],
+            classes.index(row["label"]),
+            row.get("person") or Path(row["path"]).name,
+            row.get("person") or "",
+        )
         for row in rows
     ]
 
@@ -161,8 +198,12 @@ def duplicates(images: ImageSet, settings: SplitSettings) -> Duplicates:
 def group(images: ImageSet, settings: SplitSettings) -> npt.NDArray[np.int64]:
     """The group of each image that goes to one part whole: its person where names tell, else its look-alikes.
 
-    Raises TrainingError for a name that does not match the pattern of persons.
+    Where a table names persons, they are kept whole too, see `joined`. Raises TrainingError for a name that does not
+    match the pattern of persons.
     """
+    if images.persons and not settings.person:
+        alike = cluster(perceptual_hashes(images.squares, settings.hash_side), settings.near)
+        return joined(alike, images.persons)
     if not settings.person:
         return cluster(perceptual_hashes(images.squares, settings.hash_side), settings.near)
     pattern = re.compile(settings.person)
@@ -172,6 +213,28 @@ def group(images: ImageSet, settings: SplitSettings) -> npt.NDArray[np.int64]:
         raise TrainingError(f"{len(images.labels) - len(persons)} file names do not tell the person.")
     first = {person: number for number, person in reversed(list(enumerate(persons)))}
     return np.array([first[person] for person in persons], dtype=np.int64)
+
+
+def joined(groups: npt.NDArray[np.int64], persons: Sequence[str]) -> npt.NDArray[np.int64]:
+    """The group of each image where some are of people with a name: a person is in one group, the lowest index of it.
+
+    Look-alikes of people who are known to be different ones are not joined; those of images of nobody known are, also
+    with a person's.
+    """
+    named = np.array([bool(person) for person in persons])
+    alone = np.bincount(groups[~named], minlength=len(groups)) == 0  # clusters of named people only
+    alike = np.where(alone[groups], np.arange(len(groups)), groups)
+    numbers: dict[str, int] = {}
+    whose = np.array([numbers.setdefault(person or f"\0{index}", index) for index, person in enumerate(persons)])
+    linked = alike.copy()
+    while True:
+        before = linked
+        for links in (alike, whose):
+            lowest = np.full(len(linked), len(linked), dtype=np.int64)
+            np.minimum.at(lowest, links, linked)
+            linked = lowest[links]
+        if np.array_equal(before, linked):
+            return linked
 
 
 def dealt(labels: npt.NDArray[np.int64], groups: npt.NDArray[np.int64], count: int, seed: int) -> npt.NDArray[np.int64]:

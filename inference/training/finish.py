@@ -115,6 +115,7 @@ def finish(settings: TrainSettings, fitted: Fitted, absent: int) -> Trained:
             metrics=record,
             split=split_record(images, split, settings.split),
             drift=reference(standard, known.distances(looks["train"])),
+            lineage=settings.lineage,
         ),
     )
     _report(settings, fitted, network, measured, counts, baselines)

@@ -121,8 +121,7 @@ def calibrate_studies(slices: LabelledSlices, absent: int, settings: StudySettin
     """
     settings = settings or StudySettings()
     rng = np.random.default_rng(settings.seed)
-    numbers = np.unique(slices.clusters)
-    half = rng.permutation(len(numbers))[np.searchsorted(numbers, slices.clusters)] % 2
+    half = _halves(slices, rng)
     fitted, shown = (_built(slices.of(np.flatnonzero(half == side)), absent, settings, rng) for side in (0, 1))
     losses = [fitted.loss(value) for value in _INDEPENDENCES]
     independence = float(_INDEPENDENCES[int(np.argmin(losses))])
@@ -142,6 +141,20 @@ def calibrate_studies(slices: LabelledSlices, absent: int, settings: StudySettin
         calibration_error_before=_calibration_error(before.max(axis=1), before.argmax(axis=1) == shown.truth),
         series=len(after),
     )
+
+
+def _halves(slices: LabelledSlices, rng: np.random.Generator) -> Labels:
+    """0 or 1 for each slice, by its cluster: by chance, or class by class where chance leaves a half without one."""
+    numbers = np.unique(slices.clusters)
+    half: Labels = rng.permutation(len(numbers))[np.searchsorted(numbers, slices.clusters)] % 2
+    classes = set(slices.labels.tolist())
+    if all(set(slices.labels[half == side].tolist()) == classes for side in (0, 1)):
+        return half
+    mostly = [int(np.bincount(slices.labels[slices.clusters == number]).argmax()) for number in numbers]
+    order = np.argsort(mostly, kind="stable")
+    dealt = np.empty(len(numbers), dtype=np.int64)
+    dealt[order] = np.arange(len(numbers)) % 2
+    return dealt[np.searchsorted(numbers, slices.clusters)]
 
 
 def calibrate_films(

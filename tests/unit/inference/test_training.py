@@ -24,6 +24,7 @@ from inference.training.augment import augment_each, augmentation
 from inference.training.baselines import measure_baselines
 from inference.training.batch_augment import AugmentSettings, augment_batch, mixed, standardise_batch
 from inference.training.data import (
+    PARTS,
     ImageSet,
     SplitSettings,
     cluster,
@@ -31,15 +32,18 @@ from inference.training.data import (
     duplicates,
     for_good,
     group,
+    joined,
     load_folders,
     perceptual_hashes,
     split_by_cluster,
     split_from_record,
     split_record,
+    together,
 )
 from inference.training.evaluate import calibration_error, evaluate, fit_temperature, softmax
 from inference.training.loop import LoopSettings, train_network
 from inference.training.outliers import outlier
+from inference.training.people import check_parts, check_people
 from inference.training.shipped import shipped_settings
 from inference.training.train import RECIPES, EpochReport, TrainSettings, evaluate_bundle, train_model
 from tests.unit.inference.samples import RECIPE, TINY_NETWORK
@@ -318,6 +322,45 @@ def test_persons_are_never_parted(images: ImageSet) -> None:
     assert not sides["train"] & sides["calibration"]
     with pytest.raises(TrainingError, match="do not tell the person"):
         group(images, settings)
+
+
+def test_persons_of_a_table_are_never_parted(images: ImageSet) -> None:
+    """A named person is in one group; different ones are not joined for looking alike; look-alikes of nobody are."""
+    groups = np.array([0, 0, 2, 2, 2, 5, 5, 7])
+    persons = ("ann", "bob", "ann", "", "cid", "", "", "cid")
+    assert joined(groups, persons).tolist() == [0, 1, 0, 0, 0, 5, 5, 0]
+    assert joined(groups[:2], persons[:2]).tolist() == [0, 1]
+    named = replace(images, persons=tuple(f"P{index // 6}" for index in range(len(images.labels))))
+    split = split_by_cluster(named, SplitSettings())
+    sides = [{named.persons[index] for index in split.part(part).tolist()} for part in PARTS]
+    assert not (sides[0] & sides[1] or sides[0] & sides[2] or sides[1] & sides[2])
+    assert sum(map(len, sides)) == len(set(named.persons))
+
+
+def test_two_sets_become_one(images: ImageSet) -> None:
+    """An image that is in both counts once; of which nobody says whose it is, nobody is named."""
+    half = replace(
+        images, squares=images.squares[:9], labels=images.labels[:9], digests=images.digests[:9], names=images.names[:9]
+    )
+    other = replace(half, digests=("new", *half.digests[1:]), persons=("P1",) * 9)
+    both = together(half, other)
+    assert len(both.labels) == len(both.squares) == 10
+    assert both.persons == ("",) * 9 + ("P1",)
+    with pytest.raises(TrainingError, match="classes"):
+        together(half, replace(other, classes=("a", "b")))
+
+
+def test_classes_that_lack_people_are_named(images: ImageSet) -> None:
+    """With fewer people of a class than needed, it is said how many more; with enough, nothing."""
+    named = replace(images, persons=tuple(f"P{index // 3}" for index in range(len(images.labels))))
+    split = split_by_cluster(named, SplitSettings(shares=(0.34, 0.33, 0.33)))
+    check_people(named, split.clusters, 6)
+    check_parts(named, split)
+    with pytest.raises(TrainingError, match=r"1 more of glioma \(there are 6\)"):
+        check_people(named, split.clusters, 7)
+    bare = replace(split, validation=split.validation[named.labels[split.validation] != 2])
+    with pytest.raises(TrainingError, match="validation part: 0 of notumor; 1 are needed"):
+        check_parts(named, bare)
 
 
 def test_folds_keep_groups_whole_and_classes_even(images: ImageSet) -> None:
