@@ -12,7 +12,7 @@ from inference.toml_table import Table, fail
 INTENSITIES = ("range", "percentile", "standard", "none")
 BLENDS = ("constant", "gaussian")
 ACTIVATIONS = ("softmax", "sigmoid")
-PROBABILITIES = ("largest_part", "none")
+PROBABILITIES = ("largest_part", "strongest")  # `outlines.found_in` says what they are
 STORED = "stored"  # the orientation of the images as they are: along the rows, down the columns, over the slices
 _LETTERS = ("LR", "PA", "IS")  # the two ends of each axis of the patient
 ORIENTATIONS = (

@@ -24,7 +24,7 @@ from fhir_records.renderings import kinds
 from fhir_records.renderings.conformance import faults_of
 from fhir_records.renderings.dicom_file import DicomObject
 from fhir_records.renderings.fhir import render_report
-from fhir_records.renderings.frame_geometry import pixel_aspect
+from fhir_records.renderings.frame_place import pixel_aspect
 from fhir_records.renderings.objects import NotRendered, render_objects
 from fhir_records.renderings.result_page import KeyPicture
 from fhir_records.store import deliveries, fhir, results, saliency, steps, succession

@@ -14,7 +14,7 @@ from dicom_listener.pixels import display_frame
 from fhir_records.errors import PixelsNotReadable
 from fhir_records.model import Finding, ImageRef, Refusal, Report, SaliencyMap
 from fhir_records.renderings.dicom_file import DicomObject
-from fhir_records.renderings.frame_geometry import pixel_aspect
+from fhir_records.renderings.frame_place import pixel_aspect
 from fhir_records.renderings.kinds import KIND_OF_WORD
 from fhir_records.renderings.objects import render_objects
 from fhir_records.renderings.result_page import KeyPicture
