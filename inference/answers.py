@@ -72,7 +72,7 @@ class Outlines(NamedTuple):
 class Refused:
     """The model did not read the study, and why."""
 
-    code: str  # modality, no-images, no-readable-images, too-few-images, image-type, anatomy, matrix, photometric, geometry …
+    code: str  # modality, no-images, no-readable-images, too-few-images, image-type, anatomy, matrix, geometry …
     sentence: str  # "Not read, because …"
     figures: InputFigures | None = field(default=None, compare=False)  # None: nothing was shown to the network
 

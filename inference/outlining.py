@@ -71,9 +71,7 @@ def outline_series(
     found = found_in(logits, settings, contract.temperature, grid.voxel_mm3)
     del logits
     drawn = on_slices(found, settings, grid, stack)
-    faults = series_faults(
-        series.chosen.images, series.total, series.unreadable + undecodable, stack.repeated
-    )
+    faults = series_faults(series.chosen.images, series.total, series.unreadable + undecodable, stack.repeated)
     present = bool(drawn.areas.any())
     yes, no = contract.classes
     answer, other = (yes, no) if present else (no, yes)

@@ -23,8 +23,8 @@ from inference.contract import Contract
 from inference.outlining import Series, outline_series
 from inference.preprocess import find_subject
 from inference.saliency import evidence, packed
-from inference.slices import Frame, Picture, Slices, clean, run_network, stack_frames
 from inference.series_faults import nothing_decoded, series_faults
+from inference.slices import Frame, Picture, Slices, clean, run_network, stack_frames
 from inference.suitability import Chosen, ImageFacts, check, facts_of
 
 _GUARD_LOOKS_AT = 12  # frames, evenly over the stack without its ends

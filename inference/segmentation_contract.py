@@ -40,7 +40,7 @@ class SegmentClass:
 
 @dataclass(frozen=True, slots=True)
 class VolumeSettings:
-    """How a series becomes what the network takes; MONAI's Orientation, Spacing and scaling of intensity, in this order."""
+    """How a series becomes what the network takes: MONAI's Orientation, Spacing and scaling of intensity, in order."""
 
     dimensions: int  # 3: volumes; 2: the slices of the oriented volume's third axis, each alone
     orientation: str  # one of ORIENTATIONS: where each axis of the network's input leads to

@@ -12,7 +12,7 @@ from inference.answers import Concept
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table, and where it stands. Every method raises BundleError that names the key, its value and what is allowed."""
+    """A table and its place. Every method raises BundleError that names the key, its value and what is allowed."""
 
     values: Mapping[str, Any]
     path: str
