@@ -267,9 +267,7 @@ def _activation(config: Mapping[str, Any], form: VolumeFormat) -> tuple[str, flo
     found, threshold = "", 0.5
     for name, values in _transforms(config, "postprocessing") if "postprocessing" in config else ():
         if name == "Activationsd":
-            found = (
-                "softmax" if values.get("softmax") is True else "sigmoid" if values.get("sigmoid") is True else found
-            )
+            found = next((one for one in ("softmax", "sigmoid") if values.get(one) is True), found)
         elif name == "AsDiscreted" and values.get("threshold") is not None:
             threshold = _number(config, values, "threshold")
         elif name == "AsDiscreted" and values.get("argmax") is True:

@@ -145,7 +145,7 @@ def _pictures(canvas: Canvas, page: Page, picture: KeyPicture, top: float) -> fl
     side, height = (_WIDTH - 12) / 2, 250.0
     where = f"Key image: {page.key_image}." if page.key_image else "Key image."
     shown = [(picture.pixels, where, _MARGIN)]
-    if picture.saliency is not None and picture.saliency.peak > 0:
+    if picture.shows_more:
         shown.append((overlaid(picture), page.map_words, _MARGIN + side + 12))
     else:
         shown = [(picture.pixels, f"{where} {page.map_words}", _MARGIN)]

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from fhir_records.model import Presence, ResultStatus
+from fhir_records.renderings.outline_drawing import outlined
 from fhir_records.renderings.result_page import KeyPicture, Page, shown_map
 from fhir_records.renderings.typeface import font, lines
 
@@ -62,7 +63,12 @@ def draw_page(page: Page, picture: KeyPicture | None) -> npt.NDArray[np.uint8]:
 
 
 def overlaid(picture: KeyPicture) -> npt.NDArray[np.uint8]:
-    """The picture with its map laid over, uint8 (rows, columns, 3); the bare picture where there is no map."""
+    """The picture with its outlines drawn, or its map laid over; the bare picture where there is neither.
+
+    uint8 of the picture's shape, (rows, columns, 3); with outlines larger, so that their lines are fine.
+    """
+    if picture.outlines:
+        return outlined(picture)
     grey = _rgb(picture.pixels)
     strength = shown_map(picture)
     if strength is None:
@@ -146,8 +152,7 @@ def _pictures(
 ) -> int:
     """The key image and, where there is a map, the same with it laid over, each with its caption."""
     where = f"Key image: {page.key_image}." if page.key_image else "Key image."
-    has_map = picture.saliency is not None and picture.saliency.peak > 0
-    if has_map:
+    if picture.shows_more:
         right = _MARGIN + _PANEL + _GAP
         panels = [(_rgb(picture.pixels), where, _MARGIN, _PANEL), (overlaid(picture), page.map_words, right, _PANEL)]
     else:
@@ -162,7 +167,7 @@ def _pictures(
             pen.text((left, place), line, font=font(SMALLEST), fill=_GREY, anchor="lm")
             place += 27
         below = max(below, place - 12)
-    if has_map:
+    if picture.shows_more and not picture.outlines:
         _legend(canvas, pen, SIDE - _MARGIN - 168, bottom - 40)
     return below
 
