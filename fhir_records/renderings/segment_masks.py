@@ -21,7 +21,7 @@ _NO_OUTLINES: Final = "The result speaks of outlines, and none of them is kept; 
 
 
 class KeptMasks(Mapping[ImageRef, Mask]):
-    """A segment's masks by image, bool of shape (rows, columns), unpacked when asked for: a whole stack may be large."""
+    """A segment's masks by image, bool of shape (rows, columns), unpacked when asked for: stacks may be large."""
 
     def __init__(self, outlines: Outlines, segment: int) -> None:
         self._rows, self._columns = outlines.rows, outlines.columns

@@ -203,8 +203,8 @@ def write_foreign_bundle(folder: Path, labels: Mapping[str, str] | None = None, 
     with torch.no_grad():
         logits = network(torch.rand((2, 1, 32, 32, 32)))
         apart = torch.quantile((logits[:, 1] - logits[:, 0]).flatten(), 0.65)
-        last = [value for name, value in network.named_parameters() if name.endswith("bias") and value.shape == (2,)][-1]
-        last += torch.tensor([float(apart), 0.0])
+        biases = [value for name, value in network.named_parameters() if name.endswith("bias")]
+        [bias for bias in biases if bias.shape == (2,)][-1].add_(torch.tensor([float(apart), 0.0]))
     (folder / "configs").mkdir(parents=True)
     (folder / "models").mkdir()
     torch.save(network.state_dict(), folder / "models/model.pt")

@@ -104,6 +104,7 @@ def monai_masks(bundle: Path, cut: Cut) -> np.ndarray:
     from monai.inferers import SlidingWindowInferer
     from monai.networks.nets.unet import UNet
     from monai.transforms import Orientation, ScaleIntensityRange, Spacing
+    from monai.transforms.utils import convert_applied_interp_mode
 
     from tests.unit.inference.outlining_bundles import UNET
 
@@ -121,8 +122,9 @@ def monai_masks(bundle: Path, cut: Cut) -> np.ndarray:
     with torch.no_grad():
         logits = SlidingWindowInferer((32, 32, 32), 4, overlap=0.5)(volume[None], network.eval())
     mask = logits[0].argmax(0, keepdim=True).float()
-    # Back to the slices as Invert would, with the nearest voxel.
-    back = turn.inverse(space.inverse(MetaTensor(mask, volume.affine, applied_operations=volume.applied_operations[:2])))
+    # Back to the slices as Invert does, with the nearest voxel.
+    steps = convert_applied_interp_mode(volume.applied_operations, mode="nearest", align_corners=None)
+    back = turn.inverse(space.inverse(MetaTensor(mask, volume.affine, applied_operations=steps)))
     return np.asarray(back)[0].transpose(2, 1, 0) > 0.5
 
 
@@ -139,9 +141,10 @@ def test_a_bundle_from_elsewhere_reads_as_it_does_in_monai(foreign: Path, tmp_pa
     assert (model.path / "models/model.safetensors").exists() and not (model.path / "models/model.pt").exists()
 
     def scene(points: np.ndarray) -> np.ndarray:
-        return (60 * np.sin(points @ [0.2, 0.13, 0.17]) + 40 * np.cos(points @ [-0.1, 0.22, 0.3]) + 50).astype(np.float32)
+        waves = 60 * np.sin(points @ [0.2, 0.13, 0.17]) + 40 * np.cos(points @ [-0.1, 0.22, 0.3])
+        return (waves + 50).astype(np.float32)
 
-    cut = Cut(scene, count=20, shape=(52, 60), spacing=(1.2, 0.9), gap=2.5, directions=oblique(12))
+    cut = Cut(scene, count=20, shape=(52, 60), spacing=(1.2, 0.9), gap=2.7, directions=oblique(12))
     answer = Study.of(cut, Modality="CT").read(model.contract, OnnxBackend(model.path / "model.onnx"))
     assert isinstance(answer, Classified) and answer.outlines is not None, answer
     ours, theirs = masks_of(answer.outlines), monai_masks(foreign, cut)
