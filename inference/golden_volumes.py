@@ -37,7 +37,8 @@ def golden_windows(settings: SegmentationSettings) -> Floats:
     if settings.volume.intensity in ("range", "percentile"):
         least, most = settings.volume.output
         return shown * np.float32(most - least) + np.float32(least)
-    return ((shown - shown.mean()) / shown.std()).astype(np.float32)
+    result: Floats = ((shown - shown.mean()) / shown.std()).astype(np.float32)
+    return result
 
 
 def probabilities(logits: Floats, settings: SegmentationSettings) -> npt.NDArray[np.float64]:

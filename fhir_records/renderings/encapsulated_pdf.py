@@ -154,8 +154,23 @@ def _pictures(canvas: Canvas, page: Page, picture: KeyPicture, top: float) -> fl
         canvas.setFillColorRGB(0, 0, 0)
         canvas.rect(left, bottom, side, height, stroke=0, fill=1)
         _place(canvas, pixels, picture.aspect, left, bottom, side, height)
-        below = min(below, _paragraph(canvas, caption, bottom - 12, _TEXT, 9, _GREY, left=left, width=side))
+        caption_ends = _paragraph(canvas, caption, bottom - 12, _TEXT, 9, _GREY, left=left, width=side)
+        if left > _MARGIN:
+            caption_ends = _names(canvas, picture, left, caption_ends)
+        below = min(below, caption_ends)
     return below
+
+
+def _names(canvas: Canvas, picture: KeyPicture, left: float, top: float) -> float:
+    """What each outline is, beside its colour, a line each; gives the last baseline."""
+    for outline in reversed(picture.outlines):
+        top -= 13
+        canvas.setFillColorRGB(*(value / 255 for value in outline.colour))
+        canvas.roundRect(left, top - 1, 8, 8, 2, stroke=0, fill=1)
+        canvas.setFillColor(_INK)
+        canvas.setFont(_TEXT, 9)
+        canvas.drawString(left + 13, top, outline.words)
+    return top
 
 
 def _notes(canvas: Canvas, page: Page, top: float, foot: float) -> None:

@@ -11,7 +11,7 @@ from PIL import Image, ImageFilter
 from fhir_records.renderings.result_page import KeyPicture
 
 _LEAST: Final = 720  # pixels of the longer side: smaller pictures are enlarged, or their lines were coarse steps
-_LINE: Final = 1 / 280  # of the longer side: two pixels and a half of a page's panel
+_LINE: Final = 1 / 180  # of the longer side: two pixels and a half of a page's panel
 _TINT: Final = 0.16  # of the colour inside the line
 
 Rgb = npt.NDArray[np.uint8]  # shape (rows, columns, 3)

@@ -176,7 +176,7 @@ def _map_words(picture: KeyPicture | None) -> str:
     if picture is None:
         return ""
     if picture.outlines:
-        return f"What the model outlined: {', '.join(outline.words for outline in reversed(picture.outlines))} in all."
+        return "Outlined, with the volume over all slices:"
     if picture.saliency is None:
         return "This model gives no map of what it looked at."
     if picture.saliency.peak <= 0:

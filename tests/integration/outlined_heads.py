@@ -38,7 +38,14 @@ VOXEL_MM3 = phantom_head.PIXEL_MM**2 * phantom_head.slice_spacing(SLICES)
 def register(folder: Path) -> RegisteredModel:
     """The mean over a centimetre: bright there is only the phantom's mass, which is larger than 15 mL."""
     bundle = write_blob_bundle(
-        folder / "bundle", kernel=5, level=0.68, steep=30.0, spacing=(2, 2, 2), window=(64, 64, 64), high=3000, minimum=15
+        folder / "bundle",
+        kernel=5,
+        level=0.68,
+        steep=30.0,
+        spacing=(2, 2, 2),
+        window=(64, 64, 64),
+        high=3000,
+        minimum=15,
     )
     return Registry(folder / "models").add(bundle)
 
@@ -95,9 +102,9 @@ class OutlinedStudy:
 
     def render(self, result_id: int) -> dict[str, bytes]:
         """Every object of a result, by kind."""
-        RenderResult(
-            self.database, INSTALLATION, self.root.joinpath, lambda: NOW, {}, objects={"pacs": EVERY}
-        )(result_id)
+        RenderResult(self.database, INSTALLATION, self.root.joinpath, lambda: NOW, {}, objects={"pacs": EVERY})(
+            result_id
+        )
         with self.database.session() as session:
             found = {kind: deliveries.find_document(session, result_id, kind, "") for kind in EVERY | {"dicom_sr"}}
         assert all(not document.faults for document in found.values() if document), found

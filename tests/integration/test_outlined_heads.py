@@ -1,4 +1,4 @@
-"""From a phantom's images to every object that speaks of its mass: where it is, how large, and what a person makes of it."""
+"""From a phantom's images to every object that speaks of its mass, and what a person makes of it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ def fhir_volumes(study: OutlinedStudy, result_id: int) -> list[float]:
     """The volumes of the Observation, in mL."""
     texts = {one.type: one.text for one in render_report(study.report(result_id))}
     parts = json.loads(texts["Observation"]).get("component", [])
-    volumes = [part["valueQuantity"] for part in parts if part["code"].get("coding", [{}])[0].get("code") == "118565006"]
+    coded = [(part["code"].get("coding", [{}])[0].get("code"), part["valueQuantity"]) for part in parts]
+    volumes = [quantity for code, quantity in coded if code == "118565006"]
     assert {(volume["unit"], volume["code"]) for volume in volumes} <= {("mL", "mL")}
     return [volume["value"] for volume in volumes]
 
@@ -94,7 +95,7 @@ def test_a_mass_is_outlined_measured_and_said_everywhere(study: OutlinedStudy, t
     assert words in page.ImageComments and words in dsrdump(tmp_path / f"{kinds.SR}.out.dcm").replace("\\n", " ")
     # The line around it, in its colour; the amber of the page's own marks is elsewhere.
     panel = page.pixel_array[260:820, 520:1000]
-    assert (np.abs(panel.astype(int) - [246, 186, 70]).max(axis=-1) < 12).sum() > 300
+    assert (np.abs(panel.astype(int) - [246, 186, 70]).max(axis=-1) < 24).sum() > 300
 
 
 def test_nothing_outlined_is_said_without_a_segmentation(study: OutlinedStudy) -> None:

@@ -144,14 +144,14 @@ def test_a_bundle_from_elsewhere_reads_as_it_does_in_monai(foreign: Path, tmp_pa
         waves = 60 * np.sin(points @ [0.2, 0.13, 0.17]) + 40 * np.cos(points @ [-0.1, 0.22, 0.3])
         return (waves + 50).astype(np.float32)
 
-    cut = Cut(scene, count=20, shape=(52, 60), spacing=(1.2, 0.9), gap=2.7, directions=oblique(12))
+    cut = Cut(scene, count=20, shape=(52, 60), spacing=(1.2, 0.9), gap=2.8, directions=oblique(12))
     answer = Study.of(cut, Modality="CT").read(model.contract, OnnxBackend(model.path / "model.onnx"))
     assert isinstance(answer, Classified) and answer.outlines is not None, answer
     ours, theirs = masks_of(answer.outlines), monai_masks(foreign, cut)
     share = theirs.mean()
     print(f"share {share:.3f}, dice {dice(ours, theirs):.4f}")
     assert 0.05 < share < 0.95
-    assert dice(ours, theirs) > 0.98
+    assert dice(ours, theirs) > 0.995
 
 
 def _set(key: str, value: object) -> Callable[[dict[str, Any]], None]:
