@@ -37,6 +37,8 @@ _MARGIN: Final = 48
 _WIDTH: Final = _PAGE_WIDTH - 2 * _MARGIN
 _TEXT, _STRONG = "Wetread", "Wetread-Bold"
 
+_MOST_NAMES: Final = 5  # of outlines, under their picture
+
 _INK: Final = HexColor("#14202B")
 _GREY: Final = HexColor("#52606D")
 _RULE: Final = HexColor("#C9D2DA")
@@ -163,7 +165,10 @@ def _pictures(canvas: Canvas, page: Page, picture: KeyPicture, top: float) -> fl
 
 def _names(canvas: Canvas, picture: KeyPicture, left: float, top: float) -> float:
     """What each outline is, beside its colour, a line each; gives the last baseline."""
-    for outline in reversed(picture.outlines):
+    for number, outline in enumerate(reversed(picture.outlines)):
+        if number == _MOST_NAMES:
+            more = f"and {len(picture.outlines) - number} more, listed in the structured report"
+            return _paragraph(canvas, more, top - 13, _TEXT, 9, _GREY, left=left)
         top -= 13
         canvas.setFillColorRGB(*(value / 255 for value in outline.colour))
         canvas.roundRect(left, top - 1, 8, 8, 2, stroke=0, fill=1)
