@@ -136,7 +136,12 @@ def parse_contract(document: Mapping[str, Any]) -> Contract:
     """The contract in a parsed TOML document. Raises BundleError."""
     top = Table(document, "")
     kind = top.choice("kind", KINDS) if "kind" in document else "finding"
-    segmentation = parse_segmentation(top) if kind == "segmentation" else None
+    segmentation = None
+    if kind == "segmentation":
+        for key in ("classes", "familiarity", "prediction_set", "study"):
+            if key in document:
+                fail(key, "given", "no such table in a contract of kind 'segmentation'")
+        segmentation = parse_segmentation(top)
     asked, limits = top.table("question"), top.table("limits")
     question = Question(asked.concept("code"), asked.concept("site"))
     name = top.text("name")

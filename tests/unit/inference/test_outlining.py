@@ -236,6 +236,26 @@ def test_numbers_that_are_none_are_the_models_failure(bad: float) -> None:
         Study.of(Cut(ball(CENTRE, RADIUS))).read(contract(), Broken())
 
 
+def test_masks_too_ragged_to_be_kept_are_the_models_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that answers with noise fails the read in words; its masks would not go through the pipe."""
+    from inference import outlines
+
+    monkeypatch.setattr(outlines, "_LARGEST", 300)
+    with pytest.raises(ModelFailed, match="too ragged"):
+        Study.of(Cut(ball(CENTRE, RADIUS), shape=(100, 100))).read(contract(), Bright())
+
+
+def test_the_other_probability_is_that_of_the_strongest_voxels() -> None:
+    """With `strongest` a finding's probability is the mean of the best voxels, which is no less than the part's."""
+    text = contract_text()
+    strongest = parse_contract(tomllib.loads(text.replace('"largest_part"', '"strongest"')))
+    study = Study.of(Cut(ball(CENTRE, RADIUS)))
+    part, best = (study.read(of, Bright(steep=4.0)) for of in (contract(), strongest))
+    assert isinstance(part, Classified) and isinstance(best, Classified)
+    assert 0.5 < part.probability < best.probability < 1
+    assert part.outlines == best.outlines
+
+
 def test_the_answer_goes_through_the_pipe_as_it_is() -> None:
     """An answer with outlines is the same after it was JSON."""
     import json

@@ -243,6 +243,7 @@ def test_an_organ_with_a_tumour_asks_for_the_tumour(foreign: Path, tmp_path: Pat
         ("min_volume_ml = 0.5", "min_volume_ml = 0.5\nanswers = false", "'answers' is true"),
         ("dimensions = 3", "dimensions = 2", "2 numbers from 8"),
         ('kind = "segmentation"', 'kind = "finding"', "classes"),
+        ("[output]", "[familiarity]\nusual = 1.0\nlimit = 2.0\n\n[output]", "no such table"),
     ],
 )
 def test_a_wrong_contract_is_named(tmp_path: Path, before: str, after: str, words: str) -> None:
