@@ -38,7 +38,7 @@ def test_the_study_page_shows_the_finding_and_what_the_viewer_needs(enter: Enter
 
 
 def test_the_study_page_says_what_is_outlined_and_how_large(enter: Enter, database: Database) -> None:
-    """Each thing that the model outlined stands there with its volume; a finding without outlines says nothing of it."""
+    """Each thing that the model outlined stands there with its volume; without outlines nothing does."""
     with database.session() as session:
         plain, study = seed.read_study(session, 1), seed.add_study(session, 2)
         site, kind = Code("SCT", "12738006", "Brain"), Code("SCT", "49755003", "Morphologically abnormal structure")

@@ -92,6 +92,20 @@ def test_a_ball_is_outlined_where_it_is(cut: Cut) -> None:
     assert segment.volume_mm3 / 1000 == pytest.approx(BALL_ML, rel=0.08)
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_frames_of_one_object_are_a_stack_too(order: int) -> None:
+    """A multi-frame object is outlined as the same slices one by one are, and its frames are named."""
+    cut = Cut(ball(CENTRE, RADIUS), directions=oblique(), order=order)
+    single, _ = read(cut)
+    study = Study()
+    study.add(*cut.enhanced())
+    answer = study.read(contract(), Bright())
+    assert isinstance(answer, Classified) and answer.outlines is not None and single.outlines is not None
+    assert np.array_equal(masks_of(answer.outlines), masks_of(single.outlines))
+    assert answer.outlines.segments[0].volume_mm3 == single.outlines.segments[0].volume_mm3
+    assert [image.frame for image in answer.outlines.images] == list(range(1, 25))[::order]
+
+
 def test_what_lies_in_a_gap_is_left_out_and_said() -> None:
     """Slices that are missing are not made up: their part of the volume is gone, and the answer says so."""
     whole, _ = read(Cut(ball(CENTRE, RADIUS)))

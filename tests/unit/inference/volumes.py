@@ -39,14 +39,14 @@ def ball(centre: tuple[float, float, float], radius: float, inside: float = 1.0)
 
 
 class Drawn:
-    """A picture that is there already."""
+    """A picture that is there already, shape (rows, columns) or (frames, rows, columns)."""
 
     def __init__(self, pixels: npt.NDArray[np.float32]) -> None:
-        self._pixels = pixels
+        self._frames = pixels.reshape(-1, *pixels.shape[-2:])
 
     def grey(self, frame: int = 1) -> npt.NDArray[np.float32]:
-        """The one frame."""
-        return self._pixels
+        """A frame, from 1."""
+        return self._frames[frame - 1]
 
 
 @dataclass
@@ -97,6 +97,23 @@ class Cut:
             if value is not None:
                 setattr(ds, keyword, value)
         return ds
+
+    def enhanced(self) -> tuple[Dataset, npt.NDArray[np.float32]]:
+        """All slices as one multi-frame object, in the order of their Instance Numbers: header, and the frames."""
+        ds = self.header(self.numbers[0], 0, PixelSpacing=None, SliceThickness=None, NumberOfFrames=len(self.numbers),
+                         ImageOrientationPatient=None, ImagePositionPatient=None)  # fmt: skip
+        measures, orientation, shared = Dataset(), Dataset(), Dataset()
+        measures.PixelSpacing, measures.SliceThickness = list(self.spacing), self.gap
+        orientation.ImageOrientationPatient = [float(value) for value in self.directions.ravel()]
+        shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [orientation]
+        ds.SharedFunctionalGroupsSequence = [shared]
+        ds.PerFrameFunctionalGroupsSequence = []
+        for number in self.numbers:
+            position, group = Dataset(), Dataset()
+            position.ImagePositionPatient = [float(value) for value in self.points(number)[0, 0]]
+            group.PlanePositionSequence = [position]
+            ds.PerFrameFunctionalGroupsSequence.append(group)
+        return ds, np.stack([self.scene(self.points(number)) for number in self.numbers])
 
 
 class Study:
