@@ -270,8 +270,8 @@ def add_model(
 ) -> None:
     """Register a bundle: check it, export it, compare the export with the original, run its golden cases."""
     logs.configure("models", level="WARNING")
-    wanted = not trained_from_reviews(bundle) if activate is None else activate
     with _changing("model registered", config) as (registry, detail):
+        wanted = not trained_from_reviews(bundle) if activate is None else activate
         model = registry.add(bundle, contract=contract, activate=wanted)
         detail.update(told_of(model))
         active = registry.get(model.name).path == model.path

@@ -94,6 +94,11 @@ def random_lesion(random: np.random.Generator) -> Lesion:
 
 def head_volume(random: np.random.Generator, slices: int, lesion: Lesion | None) -> Volume:
     """The signal of the whole head, shape (slices, 256, 256), 0 to about 1, before bias field and noise."""
+    return head_and_mass(random, slices, lesion)[0]
+
+
+def head_and_mass(random: np.random.Generator, slices: int, lesion: Lesion | None) -> tuple[Volume, Volume]:
+    """The signal as `head_volume`, and the share of each voxel that the lesion's mass takes up, 0 to 1."""
     count = slices * _SUBSLICES
     step = slice_spacing(slices) / _SUBSLICES
     first = LOWEST_MM - step * (_SUBSLICES - 1) / 2
@@ -108,10 +113,13 @@ def head_volume(random: np.random.Generator, slices: int, lesion: Lesion | None)
     signal = np.where(depth > _BRAIN_DEPTH, brain, signal)
     signal = _base_of_skull(space, depth, signal, fields)
     signal = _sinus_and_falx(inner, depth, signal)
+    mass = np.zeros(signal.shape, bool)
     if lesion:
-        signal = _with_lesion(space, depth, signal, lesion, fields)
-    whole = signal.reshape(slices, _SUBSLICES, SIDE, SIDE).mean(axis=1)
-    return _blurred(whole.astype(np.float32), 0.55)
+        signal, mass = _with_lesion(space, depth, signal, lesion, fields)
+    whole, share = (
+        values.reshape(slices, _SUBSLICES, SIDE, SIDE).mean(axis=1, dtype=np.float32) for values in (signal, mass)
+    )
+    return _blurred(whole.astype(np.float32), 0.55), share
 
 
 def magnitude(random: np.random.Generator, signal: Volume, noise: float = 0.018) -> Volume:
@@ -294,8 +302,10 @@ def _pushed_aside(space: _Space, lesion: Lesion) -> _Space:
     )
 
 
-def _with_lesion(space: _Space, depth: Volume, signal: Volume, lesion: Lesion, fields: _Fields) -> Volume:
-    """Oedema, a mass that enhances nearly evenly, a cleft of fluid around it, a tail along the dura."""
+def _with_lesion(
+    space: _Space, depth: Volume, signal: Volume, lesion: Lesion, fields: _Fields
+) -> tuple[Volume, npt.NDArray[np.bool_]]:
+    """Oedema, a mass that enhances nearly evenly, a cleft of fluid around it, a tail along the dura; and the mass."""
     outline = np.clip(1 + 0.08 * fields.smooth(9.0), 0.8, 1.25)
     centre, radii = (lesion.x, lesion.y, lesion.z), (lesion.radius, lesion.radius * 1.1, lesion.radius)
     distance = space.ellipsoid(centre, radii) / outline
@@ -306,7 +316,7 @@ def _with_lesion(space: _Space, depth: Volume, signal: Volume, lesion: Lesion, f
     tail = (distance < 1.5) & inside & (depth < _DURA_DEPTH + 2.2)
     mass = (distance < 1) & inside
     enhanced = (_ENHANCED - 0.08) * (1 + 0.04 * fields.smooth(3.5))
-    return np.where(mass | tail, enhanced, signal).astype(np.float32)
+    return np.where(mass | tail, enhanced, signal).astype(np.float32), mass
 
 
 def _blurred(volume: Volume, width_px: float) -> Volume:

@@ -254,6 +254,21 @@ class Signer:
 
 
 @dataclass(frozen=True, slots=True)
+class SegmentVolume:
+    """One thing that a model outlined, as it is spoken of; where it lies is in `Outlines`."""
+
+    label: str  # the model's own word, as in its contract
+    wording: str  # in plain words
+    code: Code  # what it is (PS3.16 CID 7151)
+    category: Code  # what kind of thing that is (PS3.16 CID 7150)
+    site: Code
+    colour: tuple[int, int, int]  # red, green, blue, 0 to 255: how it is drawn
+    volume_mm3: float  # its voxels, each as thick as the slices are apart; to a tenth
+    tracking_id: str
+    tracking_uid: str  # stable across revisions (PS3.16 TID 4108)
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """One statement about a study: this, at this site, is present or absent, with this probability."""
 
@@ -269,6 +284,7 @@ class Finding:
     tracking_uid: str  # stable across revisions (PS3.16 TID 4108)
     region: Region | None = None  # where a person sees it
     author: Signer | None = None  # the person whose word it is; None: the model's
+    segments: tuple[SegmentVolume, ...] = ()  # what the model outlined; empty where a person's word stands
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,6 +359,25 @@ class SaliencyMap:
     columns: int
     peak: float  # evidence (logit) that 255 stands for; 0 stands for none, or for evidence against
     levels: bytes  # rows x columns, row by row
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentMask:
+    """A segment on one image."""
+
+    segment: int  # its number among `Finding.segments` of the model's own result, from 1
+    place: int  # of the image in `Outlines.images`, from 0
+    bits: bytes  # zlib of the mask's bits, rows x columns, row by row, the first in the highest bit
+
+
+@dataclass(frozen=True, slots=True)
+class Outlines:
+    """What a model outlined in a series, on the images' own pixels."""
+
+    rows: int
+    columns: int
+    images: tuple[ImageRef, ...]  # that it looked at, in their order in the patient
+    masks: tuple[SegmentMask, ...]  # of images with something in them, by segment and place
 
 
 @dataclass(frozen=True, slots=True)

@@ -211,7 +211,7 @@ def _finding(
     elif chosen is present:
         return present  # only a note: the answer stays whose it was
     key_images: tuple[ImageRef, ...] = (request.region.image,) if request.region else present.key_images
-    # The model's probabilities, its doubts and its limits are those of its own answer.
+    # The model's probabilities, doubts, limits and outlines are those of its own answer.
     return replace(
         chosen,
         probability=None,
@@ -220,6 +220,7 @@ def _finding(
         key_images=key_images,
         region=request.region,
         author=signer,
+        segments=(),
     )
 
 

@@ -430,6 +430,30 @@ class SaliencyMap(Base):
     levels: Mapped[bytes]
 
 
+class Segmentation(Base):
+    """The images in which a read's model looked for what it outlines."""
+
+    __tablename__ = "segmentation"
+
+    read_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("read.id"), primary_key=True, autoincrement=False)
+    rows: Mapped[int]
+    columns: Mapped[int]
+    images: Mapped[list[dict[str, Any]]]  # in their order in the patient: `fhir_records.store.outlines`
+
+
+class SegmentMask(Base):
+    """A segment on one of these images; of all document versions of a read's result that speak of it."""
+
+    __tablename__ = "segment_mask"
+
+    read_id: Mapped[int] = mapped_column(
+        BigInteger, ForeignKey("segmentation.read_id"), primary_key=True, autoincrement=False
+    )
+    segment: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # from 1
+    place: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # of the image, from 0
+    bits: Mapped[bytes]
+
+
 class ReadFigures(Base):
     """What a read was shown and said, in numbers that name nobody: for watching a model in use."""
 

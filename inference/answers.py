@@ -1,8 +1,8 @@
-"""What a model says of a study: a classification, or a refusal in words."""
+"""What a model says of a study: an answer, with what it outlined where it outlines, or a refusal in words."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
@@ -44,11 +44,35 @@ class ActivationMap(NamedTuple):
     values: str  # base64 of rows x columns bytes, row by row; `inference.saliency.unpacked` reads it
 
 
+class OutlinedFrame(NamedTuple):
+    """A segment's mask on one image."""
+
+    place: int  # of the image in `Outlines.images`, from 0
+    mask: str  # base64 of zlib of the mask's bits, rows x columns, row by row, the first in the highest bit
+
+
+class OutlinedSegment(NamedTuple):
+    """One thing that the model outlined, on the images' own pixels."""
+
+    label: str
+    volume_mm3: float  # its voxels, each as thick as the slices are apart
+    frames: tuple[OutlinedFrame, ...]  # those with something in them, in the stack's order
+
+
+class Outlines(NamedTuple):
+    """All that the model outlined in a series."""
+
+    rows: int
+    columns: int
+    images: tuple[KeyImage, ...]  # that it looked at, in the stack's order
+    segments: tuple[OutlinedSegment, ...]  # those that it found
+
+
 @dataclass(frozen=True, slots=True)
 class Refused:
     """The model did not read the study, and why."""
 
-    code: str  # modality, no-images, no-readable-images, too-few-images, image-type, anatomy, matrix, photometric
+    code: str  # modality, no-images, no-readable-images, too-few-images, image-type, anatomy, matrix, geometry …
     sentence: str  # "Not read, because …"
     figures: InputFigures | None = field(default=None, compare=False)  # None: nothing was shown to the network
 
@@ -71,6 +95,7 @@ class Classified:
     activation: tuple[ActivationMap, ...] = ()  # one for each key image; none where the model gives no maps
     prediction_set: tuple[str, ...] = ()  # labels that cannot be ruled out at 95 % coverage; empty: not calibrated
     figures: InputFigures | None = field(default=None, compare=False)
+    outlines: Outlines | None = None  # None: the model outlines nothing
 
 
 Answer = Refused | Classified
@@ -101,5 +126,19 @@ def answer_from_json(values: Mapping[str, Any]) -> Answer:
                 ActivationMap(KeyImage(*image), *rest) for image, *rest in fields.get("activation", ())
             ),
             "prediction_set": tuple(fields.get("prediction_set", ())),
+            "outlines": _outlines(fields["outlines"]) if fields.get("outlines") else None,
         }
+    )
+
+
+def _outlines(values: Sequence[Any]) -> Outlines:
+    rows, columns, images, segments = values
+    return Outlines(
+        rows,
+        columns,
+        tuple(KeyImage(*image) for image in images),
+        tuple(
+            OutlinedSegment(label, volume, tuple(OutlinedFrame(*frame) for frame in frames))
+            for label, volume, frames in segments
+        ),
     )

@@ -24,11 +24,11 @@ from dicom_listener.faults import where
 from dicom_listener.stored import open_stored
 from fhir_records.errors import PixelsNotReadable, WetreadError
 from inference.anatomy import Anatomies, AnatomyGuard, anatomy_of
-from inference.answers import answer_to_json
+from inference.answers import Answer, Refused, answer_to_json
 from inference.backends import Backend
 from inference.backends.select import open_backend
 from inference.contract import Contract, load_contract
-from inference.drift import Tally
+from inference.drift import InputFigures, Tally
 from inference.reading import ImageFile, read_study
 from inference.slices import Picture
 from inference.suitability import HEADER_KEYWORDS
@@ -70,7 +70,7 @@ def main() -> None:
             else:
                 tally = Tally(loaded.backend)
                 answer = read_study(loaded.contract, tally, _images(request), _open, loaded.guard)
-                reply = {"answer": answer_to_json(replace(answer, figures=tally.figures()))}
+                reply = {"answer": answer_to_json(replace(answer, figures=_figures(tally, answer)))}
         except MemoryError:
             reply = {"failed": "memory"}
         except WetreadError as error:
@@ -79,6 +79,14 @@ def main() -> None:
             reply = {"failed": "memory"} if "bad_alloc" in str(error) else {"failed": "error", "message": where(error)}
         signal.alarm(0)
         _send(answers, reply)
+
+
+def _figures(tally: Tally, answer: Answer) -> InputFigures | None:
+    """What passed to the network; of one that outlines these are windows, and images are what counts."""
+    shown = tally.figures()
+    if shown is None or isinstance(answer, Refused) or answer.outlines is None:
+        return shown
+    return replace(shown, images=answer.images_read)
 
 
 def _load(request: Mapping[str, Any], loaded: _Loaded | None) -> _Loaded:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from fhir_records.errors import BundleError
 from inference.answers import Concept
 from inference.filters import FILTERS
 from inference.preprocess import CROPS, PreprocessSettings
+from inference.segmentation_contract import SegmentationSettings, parse_segmentation
+from inference.toml_table import Table, fail
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{1,62}")
 _PRESENCE = ("present", "absent")
-KINDS = ("finding", "guard")
+KINDS = ("finding", "guard", "segmentation")
 _EXPECTABLE = ("contrast_agent", "body_part")
 
 
@@ -118,6 +120,7 @@ class Contract:
     guard: Guard | None = None  # None: no other network looks first
     independence: float = 0.0  # of neighbouring slices, 0 to 1; `classify` says what it means
     kind: str = "finding"  # one of KINDS: a guard answers other models, and no study is routed to it
+    segmentation: SegmentationSettings | None = None  # of a model that outlines, whose `preprocess` means nothing
 
 
 def load_contract(path: Path) -> Contract:
@@ -131,30 +134,30 @@ def load_contract(path: Path) -> Contract:
 
 def parse_contract(document: Mapping[str, Any]) -> Contract:
     """The contract in a parsed TOML document. Raises BundleError."""
-    top = _Table(document, "")
-    classes = tuple(_class(table) for table in top.tables("classes"))
-    if len(classes) < 2:
-        _fail("classes", len(classes), "at least two [[classes]]")
-    labels = [item.label for item in classes]
-    if len(set(labels)) != len(labels):
-        _fail("classes", labels, "labels that differ")
-    if sum(item.presence == "absent" for item in classes) != 1:
-        _fail("classes", [item.presence for item in classes], "exactly one class whose presence is 'absent'")
-    question, limits = top.table("question"), top.table("limits")
+    top = Table(document, "")
+    kind = top.choice("kind", KINDS) if "kind" in document else "finding"
+    segmentation = None
+    if kind == "segmentation":
+        for key in ("classes", "familiarity", "prediction_set", "study"):
+            if key in document:
+                fail(key, "given", "no such table in a contract of kind 'segmentation'")
+        segmentation = parse_segmentation(top)
+    asked, limits = top.table("question"), top.table("limits")
+    question = Question(asked.concept("code"), asked.concept("site"))
     name = top.text("name")
     if not _NAME.fullmatch(name):
-        _fail("name", name, "lower-case letters, digits and underscores, a letter first")
+        fail("name", name, "lower-case letters, digits and underscores, a letter first")
     return Contract(
         name=name,
         version=top.text("version"),
         title=top.text("title"),
         manufacturer=top.text("manufacturer"),
-        question=Question(question.concept("code"), question.concept("site")),
-        classes=classes,
-        required=_required(top.table("required")),
+        question=question,
+        classes=_classes(top) if segmentation is None else _there_or_not(question),
+        required=_required(top.table("required"), looks_for_heads=segmentation is None),
         expected=tuple(_expected(table) for table in top.tables("expected", optional=True)),
         limits=limits.texts("always"),
-        preprocess=_preprocess(top.table("preprocess")),
+        preprocess=_preprocess(top.table("preprocess")) if segmentation is None else PreprocessSettings(),
         temperature=top.table("calibration").number("temperature", 0.05, 20),
         familiarity=_familiarity(top.table("familiarity")) if "familiarity" in document else None,
         time_limit_s=limits.number("time_limit_s", 1, 86_400),
@@ -163,11 +166,34 @@ def parse_contract(document: Mapping[str, Any]) -> Contract:
         prediction_set=_prediction_set(top.table("prediction_set")) if "prediction_set" in document else None,
         guard=_guard(top.table("guard")) if "guard" in document else None,
         independence=top.table("study").number("independence", 0, 1) if "study" in document else 0.0,
-        kind=top.choice("kind", KINDS) if "kind" in document else "finding",
+        kind=kind,
+        segmentation=segmentation,
     )
 
 
-def _class(table: _Table) -> ModelClass:
+def _classes(top: Table) -> tuple[ModelClass, ...]:
+    classes = tuple(_class(table) for table in top.tables("classes"))
+    if len(classes) < 2:
+        fail("classes", len(classes), "at least two [[classes]]")
+    labels = [item.label for item in classes]
+    if len(set(labels)) != len(labels):
+        fail("classes", labels, "labels that differ")
+    if sum(item.presence == "absent" for item in classes) != 1:
+        fail("classes", [item.presence for item in classes], "exactly one class whose presence is 'absent'")
+    return classes
+
+
+def _there_or_not(question: Question) -> tuple[ModelClass, ...]:
+    """The two answers of a model that outlines: what it looks for is there, or it is not."""
+    meaning = question.code.meaning
+    thing = meaning if meaning[1:2].isupper() else meaning[:1].lower() + meaning[1:]
+    return (
+        ModelClass(thing, meaning, "present", question.code, question.site),
+        ModelClass(f"no {thing}", f"No {thing}", "absent", question.code, question.site),
+    )
+
+
+def _class(table: Table) -> ModelClass:
     return ModelClass(
         table.text("label"),
         table.text("wording"),
@@ -177,7 +203,7 @@ def _class(table: _Table) -> ModelClass:
     )
 
 
-def _required(table: _Table) -> Required:
+def _required(table: Table, *, looks_for_heads: bool) -> Required:
     return Required(
         modality=table.texts("modality"),
         sop_class=table.texts("sop_class"),
@@ -187,38 +213,38 @@ def _required(table: _Table) -> Required:
         anatomy=table.text("anatomy"),
         min_images=int(table.number("min_images", 1, 100_000)),
         min_matrix=int(table.number("min_matrix", 1, 65_535)),
-        min_head_images=int(table.number("min_head_images", 1, 100_000)),
+        min_head_images=int(table.number("min_head_images", 1, 100_000)) if looks_for_heads else 1,
     )
 
 
-def _expected(table: _Table) -> Expected:
+def _expected(table: Table) -> Expected:
     return Expected(table.choice("attribute", _EXPECTABLE), table.text("sentence"))
 
 
-def _familiarity(table: _Table) -> Familiarity:
+def _familiarity(table: Table) -> Familiarity:
     usual = table.number("usual", 0, 1e9)
     return Familiarity(usual, table.number("limit", usual, 1e9))
 
 
-def _prediction_set(table: _Table) -> PredictionSet:
+def _prediction_set(table: Table) -> PredictionSet:
     return PredictionSet(table.number("coverage", 0.5, 0.999), table.number("threshold", 0, 1))
 
 
-def _filters(table: _Table) -> tuple[str, ...]:
+def _filters(table: Table) -> tuple[str, ...]:
     names = table.texts("filters")
     if not set(names) <= set(FILTERS):
-        _fail(table.path + ".filters", list(names), " and ".join(repr(name) for name in FILTERS))
+        fail(table.path + ".filters", list(names), " and ".join(repr(name) for name in FILTERS))
     return names
 
 
-def _guard(table: _Table) -> Guard:
+def _guard(table: Table) -> Guard:
     allowed = table.texts("allowed")
     if not allowed:
-        _fail("guard.allowed", [], "at least one label of the guard")
+        fail("guard.allowed", [], "at least one label of the guard")
     return Guard(table.text("model"), allowed, table.number("threshold", 0, 1))
 
 
-def _preprocess(table: _Table) -> PreprocessSettings:
+def _preprocess(table: Table) -> PreprocessSettings:
     return PreprocessSettings(
         size=int(table.number("size", 16, 1024)),
         margin=table.number("margin", 0, 1),
@@ -235,58 +261,3 @@ def preprocess_table(settings: PreprocessSettings) -> str:
     values = [(item.name, getattr(settings, item.name)) for item in fields(settings)]
     lines = [f"{name} = {value if isinstance(value, (int, float)) else json.dumps(value)}" for name, value in values]
     return "\n".join(["[preprocess]", *lines, ""])
-
-
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """A TOML table that knows its own name, so that its errors can say it."""
-
-    values: Mapping[str, Any]
-    path: str
-
-    def _at(self, key: str) -> str:
-        return f"{self.path}.{key}" if self.path else key
-
-    def text(self, key: str) -> str:
-        value = self.values.get(key)
-        if not isinstance(value, str) or not value.strip():
-            _fail(self._at(key), value, "a text that is not empty")
-        return value
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        value = self.values.get(key)
-        if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
-            _fail(self._at(key), value, "a list of texts (it may be empty)")
-        return tuple(value)
-
-    def choice(self, key: str, allowed: Sequence[str]) -> str:
-        value = self.text(key)
-        if value not in allowed:
-            _fail(self._at(key), value, " or ".join(repr(item) for item in allowed))
-        return value
-
-    def number(self, key: str, low: float, high: float) -> float:
-        value = self.values.get(key)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-            _fail(self._at(key), value, f"a number from {low} to {high}")
-        return float(value)
-
-    def concept(self, key: str) -> Concept:
-        table = self.table(key)
-        return Concept(table.text("scheme"), table.text("value"), table.text("meaning"))
-
-    def table(self, key: str) -> _Table:
-        value = self.values.get(key)
-        if not isinstance(value, Mapping):
-            _fail(self._at(key), value, "a table")
-        return _Table(value, self._at(key))
-
-    def tables(self, key: str, optional: bool = False) -> tuple[_Table, ...]:
-        value = self.values.get(key, [] if optional else None)
-        if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
-            _fail(self._at(key), value, "a list of tables")
-        return tuple(_Table(item, f"{self._at(key)}[{number}]") for number, item in enumerate(value))
-
-
-def _fail(key: str, value: object, allowed: str) -> NoReturn:
-    raise BundleError(f"contract.toml: {key} is {value!r}; allowed is {allowed}.")

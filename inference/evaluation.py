@@ -40,6 +40,8 @@ def evaluate_folder(model: RegisteredModel, data: Path, *, out_of_scope: bool = 
     it; a DICOM object must meet the contract's requirements of a single image, too. Raises ModelFailed where there are
     no images.
     """
+    if model.contract.segmentation is not None:
+        raise ModelFailed(f"{model.name} outlines what it sees in whole series; single images are no measure of it.")
     labels = [item.label for item in model.contract.classes]
     files = [
         (file, None if out_of_scope else labels.index(name))

@@ -25,9 +25,11 @@ from safetensors.torch import load_file, save_file
 from fhir_records.errors import BundleError, WetreadError
 from inference.backends import Backend, openvino
 from inference.backends.onnx import OnnxBackend
+from inference.bundle_metadata import read_metadata
 from inference.class_maps import Exported, NetworkWithMaps
 from inference.contract import Contract, load_contract
-from inference.foreign import Format, network_format, read_metadata
+from inference.export_volumes import check_format, export_volumes
+from inference.foreign import Format, network_format
 from inference.golden import differences, golden_inputs, golden_logits, trained_difference
 from inference.networks import NetworkWithFamiliarity, build_network
 
@@ -168,6 +170,12 @@ def export(bundle: Path) -> dict[str, Any]:
     """Write `model.onnx` into the bundle and compare it with torch. Raises BundleError where they differ."""
     torch.set_num_threads(1)
     contract = load_contract(bundle / "contract.toml")
+    if contract.segmentation is not None:
+        channels = check_format(bundle, contract.segmentation)
+        network = load_network(bundle, channels)
+        exported = export_volumes(network, channels, bundle, contract.segmentation)
+        _keep_tensors_only(bundle)
+        return exported
     network, names = exported_network(adapted(bundle, contract), bundle, contract)
     inputs = torch.from_numpy(golden_inputs(contract.preprocess.size))
     target = bundle / "model.onnx"

@@ -81,7 +81,12 @@ def trained_difference(bundle: Path, logits: Floats) -> float | None:
 def verify(folder: Path) -> dict[str, Any]:
     """Run the golden cases on a registered model. Raises BundleError where it answers otherwise than it did."""
     contract = load_contract(folder / "contract.toml")
-    logits = golden_logits(OnnxBackend(folder / "model.onnx"), contract.preprocess.size)
+    backend = OnnxBackend(folder / "model.onnx")
+    if contract.segmentation is not None:
+        from inference.golden_volumes import verified
+
+        return verified(folder, contract.segmentation, backend)
+    logits = golden_logits(backend, contract.preprocess.size)
     record = json.loads((folder / "registered.json").read_text(encoding="utf-8"))
     registered = record["export"].get("logits")  # models registered by an older version have none
     by_class = differences(contract, logits, np.array(registered, np.float32)) if registered else {}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
+import pydoc
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, cast
@@ -83,7 +85,17 @@ def with_outputs(definition: Mapping[str, Any], classes: int) -> dict[str, Any]:
     if "members" in definition:
         return {**definition, "members": [with_outputs(item, classes) for item in definition["members"]]}
     given = {key: value for key, value in definition.items() if key not in _OUTPUT_KEYS}
-    return {**given, "out_channels" if "DenseNet" in str(definition.get("_target_")) else "num_classes": classes}
+    return {**given, _outputs_word(str(definition.get("_target_"))): classes}
+
+
+def _outputs_word(target: str) -> str:
+    """What a network of MONAI's calls the number of its outputs."""
+    found = pydoc.locate(target)
+    words = inspect.signature(found).parameters if callable(found) else {}
+    named = [word for word in _OUTPUT_KEYS if word in words]
+    if named:
+        return named[0]
+    return "out_channels" if "DenseNet" in target else "num_classes"  # those that pass it on unnamed
 
 
 class MeanOfNetworks(torch.nn.Module):

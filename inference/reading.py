@@ -20,10 +20,11 @@ from inference.classify import (
     score_study,
 )
 from inference.contract import Contract
+from inference.outlining import Series, outline_series
 from inference.preprocess import find_subject
 from inference.saliency import evidence, packed
+from inference.series_faults import nothing_decoded, series_faults
 from inference.slices import Frame, Picture, Slices, clean, run_network, stack_frames
-from inference.stack import missing_numbers, missing_slices, several_in_one_place
 from inference.suitability import Chosen, ImageFacts, check, facts_of
 
 _GUARD_LOOKS_AT = 12  # frames, evenly over the stack without its ends
@@ -53,9 +54,11 @@ def read_study(
 ) -> Answer:
     """The model's answer to the study, a refusal included. Memory is bounded by the contract's batch size."""
     different = list({image.sop_uid: image for image in images}.values())
-    facts, pictures, unreadable = _headers(different, open_image)
+    outlines = contract.segmentation
+    headers: dict[str, pydicom.Dataset] | None = None if outlines is None else {}
+    facts, pictures, unreadable = _opened(different, open_image, headers)
     if images and not facts:
-        return _nothing_decoded()
+        return nothing_decoded()
     suited = check(contract, facts)
     if isinstance(suited, Refused):
         return suited
@@ -63,6 +66,9 @@ def read_study(
     refused = guard(_looked_at(frames)) if guard is not None else None
     if refused is not None:
         return refused
+    total = len(different) + len(frames) - len(suited.images)
+    if outlines is not None and headers is not None:
+        return outline_series(contract, outlines, backend, Series(suited, frames, headers, total, unreadable))
     slices = run_network(contract, backend, frames)
     looked_at = _familiar(contract, suited, slices)
     if isinstance(looked_at, Refused):
@@ -70,13 +76,15 @@ def read_study(
     log_probabilities = calibrated_log_probabilities(slices.logits, contract.temperature)
     absent = next(number for number, item in enumerate(contract.classes) if item.presence == "absent")
     score = score_study(log_probabilities, slices.areas, absent, contract.independence)
-    faults = _faults(suited.images, slices, len(different) + len(frames) - len(suited.images), unreadable)
+    faults = series_faults(suited.images, total, unreadable + slices.undecodable, slices.repeated)
     suited = replace(looked_at, limits=(*looked_at.limits, *faults))
     return _classified(contract, suited, slices, score, absent)
 
 
-def _headers(images: Sequence[ImageFile], open_image: OpenImage) -> tuple[list[ImageFacts], dict[str, Picture], int]:
-    """Facts, the ways to the pixels by path, and how many could not be read."""
+def _opened(
+    images: Sequence[ImageFile], open_image: OpenImage, headers: dict[str, pydicom.Dataset] | None
+) -> tuple[list[ImageFacts], dict[str, Picture], int]:
+    """Facts, the ways to the pixels by path, and how many could not be read; headers go into `headers`, if wanted."""
     facts: list[ImageFacts] = []
     pictures: dict[str, Picture] = {}
     unreadable = 0
@@ -89,6 +97,8 @@ def _headers(images: Sequence[ImageFile], open_image: OpenImage) -> tuple[list[I
             unreadable += 1
             continue
         pictures[image.path] = picture
+        if headers is not None:
+            headers[image.path] = ds
         facts.append(facts_of(ds, image.path, image.series_uid, image.sop_uid, image.sop_class_uid))
     return facts, pictures, unreadable
 
@@ -107,7 +117,7 @@ def _looked_at(frames: Sequence[Frame]) -> Iterator[npt.NDArray[np.float32]]:
 def _familiar(contract: Contract, chosen: Chosen, slices: Slices) -> Chosen | Refused:
     """Whether the series looks like what the model was trained on; a limit is added where it hardly does."""
     if not slices.decoded:
-        return _nothing_decoded()
+        return nothing_decoded()
     heads = len(evaluated_slices(slices.areas)) if slices.areas else 0
     if heads < contract.required.min_head_images:
         because = f"too few of its images ({heads}) show something like {contract.required.anatomy}"
@@ -122,27 +132,6 @@ def _familiar(contract: Contract, chosen: Chosen, slices: Slices) -> Chosen | Re
         sentence = "The images look unlike most of those that the model was trained on."
         return replace(chosen, limits=(*chosen.limits, sentence))
     return chosen
-
-
-def _faults(images: Sequence[ImageFacts], slices: Slices, total: int, unreadable: int) -> Iterator[str]:
-    """What is wrong with the stack, in sentences."""
-    lost = unreadable + slices.undecodable
-    if lost:
-        yield f"{lost} of {total} images could not be decoded."
-    if slices.repeated:
-        repeat, were = ("image repeats", "was") if slices.repeated == 1 else ("images repeat", "were")
-        yield f"{slices.repeated} {repeat} another of the series and {were} not counted."
-    positions = [p for image in images for p in (image.frame_positions or (image.position,)) if p is not None]
-    complete = len(positions) == sum(image.number_of_frames for image in images)
-    missing = missing_slices(positions) if complete else missing_numbers([image.instance_number for image in images])
-    if missing:
-        yield (
-            "One slice seems to be missing from the series."
-            if missing == 1
-            else f"About {missing} slices seem to be missing from the series."
-        )
-    if complete and several_in_one_place(positions):
-        yield "The series has several images of one place (echoes, phases or repetitions); all of them were read."
 
 
 def _classified(contract: Contract, chosen: Chosen, slices: Slices, score: StudyScore, absent: int) -> Classified:
@@ -181,7 +170,3 @@ def _activation(contract: Contract, slices: Slices, score: StudyScore, absent: i
 def _key_image(frame: Frame) -> KeyImage:
     image = frame.image
     return KeyImage(image.series_uid, image.sop_uid, image.sop_class_uid, None if image.single_frame else frame.number)
-
-
-def _nothing_decoded() -> Refused:
-    return Refused("no-readable-images", "Not read, because none of its images could be decoded.")

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from fhir_records.errors import BundleError
+from inference.bundle_metadata import read_metadata
 from inference.contract import Contract, load_contract
 from inference.drift import REFERENCE_FILE, load_reference
-from inference.foreign import derived_contract, read_metadata
+from inference.foreign import derived_contract
 from inference.registered import RECORD, device_uid
 from inference.registry_files import sha256, sync, sync_folder
 

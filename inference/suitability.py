@@ -51,11 +51,14 @@ HEADER_KEYWORDS = (
     "NumberOfFrames",
     "ImageOrientationPatient",
     "ImagePositionPatient",
+    "FrameOfReferenceUID",
+    "PixelSpacing",
+    "SliceThickness",
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
     "SeriesNumber",
     "SeriesDescription",
-)  # all that `facts_of` looks at
+)  # all that `facts_of` looks at, and what says where an image lies in the patient
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,6 +128,7 @@ def study_router(auth: Auth, pages: Pages, database: Database) -> APIRouter:
             "key_images": json.dumps(key_images(content)),
             "headline": plain_words.headline,
             "probability_words": plain_words.probability_words,
+            "segment_words": plain_words.segment_words,
             "may_retry": person.user.role in MAY_RETRY,
             "kinds": KINDS,
             "SR": SR,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -27,12 +27,15 @@ from fhir_records.model import (
     ImageRef,
     Installation,
     Instance,
+    Outlines,
     Presence,
     ReadState,
     Refusal,
     SaliencyMap,
+    SegmentMask,
+    SegmentVolume,
 )
-from fhir_records.store import models, results, saliency, studies
+from fhir_records.store import models, outlines, results, saliency, studies
 from inference.answers import Answer, Classified, Concept, Refused
 from inference.drift import load_reference
 from inference.reading import ImageFile
@@ -178,6 +181,8 @@ class ReadStudy:
             row.state = ReadState.READ if finding else ReadState.REFUSED
             row.error, row.finished_at = None, self.now()
             saliency.add_maps(session, read_id, maps_of(answer))
+            if (drawn := outlines_of(answer)) is not None:
+                outlines.add_outlines(session, read_id, drawn)
             note_figures(session, read_id, model, answer, seconds, self.now())
             request_rendering(session, result_id, priority=row.priority)
             audit.record(
@@ -265,7 +270,30 @@ def finding_of(answer: Classified, model: RegisteredModel, installation: Install
         ),
         tracking_id=f"{model.name} 1",
         tracking_uid=name_uid(installation.namespace, study_uid, model.name, "finding", 1),
+        segments=tuple(_segments(answer, model, installation, study_uid)),
     )
+
+
+def _segments(
+    answer: Classified, model: RegisteredModel, installation: Installation, study_uid: str
+) -> Iterator[SegmentVolume]:
+    """What the model outlined, in its contract's words; tracked like the finding, each by its label."""
+    if answer.outlines is None or model.contract.segmentation is None:
+        return
+    known = {segment.label: segment for segment in model.contract.segmentation.segments}
+    for found in answer.outlines.segments:
+        meant = known[found.label]
+        yield SegmentVolume(
+            label=found.label,
+            wording=meant.wording,
+            code=_code(meant.code),
+            category=_code(meant.category),
+            site=_code(meant.site),
+            colour=meant.colour,
+            volume_mm3=found.volume_mm3,
+            tracking_id=f"{model.name} {found.label}",
+            tracking_uid=name_uid(installation.namespace, study_uid, model.name, "segment", found.label),
+        )
 
 
 def _doubt(answer: Classified, model: RegisteredModel) -> tuple[str, ...]:
@@ -305,6 +333,23 @@ def maps_of(answer: Answer) -> tuple[SaliencyMap, ...]:
             levels=base64.b64decode(found.values, validate=True),
         )
         for found in answer.activation
+    )
+
+
+def outlines_of(answer: Answer) -> Outlines | None:
+    """What the answer outlines, as the record's; None for a refusal, or from a model that outlines nothing."""
+    if isinstance(answer, Refused) or answer.outlines is None:
+        return None
+    drawn = answer.outlines
+    return Outlines(
+        rows=drawn.rows,
+        columns=drawn.columns,
+        images=tuple(ImageRef(*image) for image in drawn.images),
+        masks=tuple(
+            SegmentMask(number, frame.place, base64.b64decode(frame.mask, validate=True))
+            for number, segment in enumerate(drawn.segments, start=1)
+            for frame in segment.frames
+        ),
     )
 
 

@@ -19,15 +19,16 @@ from fhir_records.database import Database
 from fhir_records.errors import PixelsNotReadable, RenderingError
 from fhir_records.identities import log_id
 from fhir_records.jobs import request_delivery
-from fhir_records.model import AuditEntry, FhirResource, Installation, Report, ResultStatus, SaliencyMap
+from fhir_records.model import AuditEntry, FhirResource, Installation, Outlines, Report, ResultStatus, SaliencyMap
 from fhir_records.renderings import kinds
 from fhir_records.renderings.conformance import faults_of
 from fhir_records.renderings.dicom_file import DicomObject
 from fhir_records.renderings.fhir import render_report
-from fhir_records.renderings.frame_geometry import pixel_aspect
+from fhir_records.renderings.frame_place import pixel_aspect
 from fhir_records.renderings.objects import NotRendered, render_objects
 from fhir_records.renderings.result_page import KeyPicture
-from fhir_records.store import deliveries, fhir, results, saliency, steps, succession
+from fhir_records.renderings.segment_masks import drawn_on, segments_of
+from fhir_records.store import deliveries, fhir, outlines, results, saliency, steps, succession
 from workflow.superseding import in_its_place, superseded_reports, withdraw_earlier
 
 log = structlog.get_logger(__name__)
@@ -92,12 +93,17 @@ class RenderResult:
     def _write(self, session: Session, report: Report) -> Mapping[str, str]:
         """Write the objects, once, and set them on their way; the SOP Instance UID of each kind."""
         evidence = self._evidence(report)
+        finding = report.result.finding
         maps = saliency.maps_of(session, report.read.id)
-        picture = self._picture(report, evidence, maps)
+        drawn = outlines.outlines_of(session, report.read.id)
+        picture = self._picture(report, evidence, maps, drawn)
+        segments = segments_of(finding, drawn)
         written: dict[str, str] = {}
         signature = report.result.signature
         signer = signature.signer.display_name if signature is not None else ""
-        for made in render_objects(report, evidence, self._wanted(report), maps=maps, picture=picture, signer=signer):
+        for made in render_objects(
+            report, evidence, self._wanted(report), maps=maps, picture=picture, segments=segments, signer=signer
+        ):
             if isinstance(made, NotRendered):
                 _note_not_rendered(session, report, made)
                 continue
@@ -133,7 +139,11 @@ class RenderResult:
         deliveries.add_held(session, document_id, [to for to in gets if to not in at_once])
 
     def _picture(
-        self, report: Report, evidence: Sequence[pydicom.Dataset], maps: Sequence[SaliencyMap]
+        self,
+        report: Report,
+        evidence: Sequence[pydicom.Dataset],
+        maps: Sequence[SaliencyMap],
+        drawn: Outlines | None,
     ) -> KeyPicture | None:
         """The most telling key image, drawn; None where there is none, or it cannot be decoded."""
         finding = report.result.finding
@@ -147,7 +157,8 @@ class RenderResult:
             log.warning("key image not drawn", study=log_id(report.study.study_uid), error=type(error).__name__)
             return None
         speaks = (one for one in maps if one.image == image and one.label == finding.label)
-        return KeyPicture(image, pixels, next(speaks, None), pixel_aspect(evidence[place], image.frame))
+        aspect = pixel_aspect(evidence[place], image.frame)
+        return KeyPicture(image, pixels, next(speaks, None), aspect, drawn_on(image, finding, drawn))
 
     def _is_at_once(self, destination: str) -> bool:
         return self.releases.get(destination, "at_once") == "at_once"

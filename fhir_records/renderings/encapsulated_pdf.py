@@ -37,6 +37,8 @@ _MARGIN: Final = 48
 _WIDTH: Final = _PAGE_WIDTH - 2 * _MARGIN
 _TEXT, _STRONG = "Wetread", "Wetread-Bold"
 
+_MOST_NAMES: Final = 5  # of outlines, under their picture
+
 _INK: Final = HexColor("#14202B")
 _GREY: Final = HexColor("#52606D")
 _RULE: Final = HexColor("#C9D2DA")
@@ -145,7 +147,7 @@ def _pictures(canvas: Canvas, page: Page, picture: KeyPicture, top: float) -> fl
     side, height = (_WIDTH - 12) / 2, 250.0
     where = f"Key image: {page.key_image}." if page.key_image else "Key image."
     shown = [(picture.pixels, where, _MARGIN)]
-    if picture.saliency is not None and picture.saliency.peak > 0:
+    if picture.shows_more:
         shown.append((overlaid(picture), page.map_words, _MARGIN + side + 12))
     else:
         shown = [(picture.pixels, f"{where} {page.map_words}", _MARGIN)]
@@ -154,8 +156,26 @@ def _pictures(canvas: Canvas, page: Page, picture: KeyPicture, top: float) -> fl
         canvas.setFillColorRGB(0, 0, 0)
         canvas.rect(left, bottom, side, height, stroke=0, fill=1)
         _place(canvas, pixels, picture.aspect, left, bottom, side, height)
-        below = min(below, _paragraph(canvas, caption, bottom - 12, _TEXT, 9, _GREY, left=left, width=side))
+        caption_ends = _paragraph(canvas, caption, bottom - 12, _TEXT, 9, _GREY, left=left, width=side)
+        if left > _MARGIN:
+            caption_ends = _names(canvas, picture, left, caption_ends)
+        below = min(below, caption_ends)
     return below
+
+
+def _names(canvas: Canvas, picture: KeyPicture, left: float, top: float) -> float:
+    """What each outline is, beside its colour, a line each; gives the last baseline."""
+    for number, outline in enumerate(reversed(picture.outlines)):
+        if number == _MOST_NAMES:
+            more = f"and {len(picture.outlines) - number} more, listed in the structured report"
+            return _paragraph(canvas, more, top - 13, _TEXT, 9, _GREY, left=left)
+        top -= 13
+        canvas.setFillColorRGB(*(value / 255 for value in outline.colour))
+        canvas.roundRect(left, top - 1, 8, 8, 2, stroke=0, fill=1)
+        canvas.setFillColor(_INK)
+        canvas.setFont(_TEXT, 9)
+        canvas.drawString(left + 13, top, outline.words)
+    return top
 
 
 def _notes(canvas: Canvas, page: Page, top: float, foot: float) -> None:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from fhir_records.model import Presence, ResultStatus
+from fhir_records.renderings.outline_drawing import outlined
 from fhir_records.renderings.result_page import KeyPicture, Page, shown_map
 from fhir_records.renderings.typeface import font, lines
 
@@ -62,7 +63,12 @@ def draw_page(page: Page, picture: KeyPicture | None) -> npt.NDArray[np.uint8]:
 
 
 def overlaid(picture: KeyPicture) -> npt.NDArray[np.uint8]:
-    """The picture with its map laid over, uint8 (rows, columns, 3); the bare picture where there is no map."""
+    """The picture with its outlines drawn, or its map laid over; the bare picture where there is neither.
+
+    uint8 of the picture's shape, (rows, columns, 3); with outlines larger, so that their lines are fine.
+    """
+    if picture.outlines:
+        return outlined(picture)
     grey = _rgb(picture.pixels)
     strength = shown_map(picture)
     if strength is None:
@@ -146,8 +152,7 @@ def _pictures(
 ) -> int:
     """The key image and, where there is a map, the same with it laid over, each with its caption."""
     where = f"Key image: {page.key_image}." if page.key_image else "Key image."
-    has_map = picture.saliency is not None and picture.saliency.peak > 0
-    if has_map:
+    if picture.shows_more:
         right = _MARGIN + _PANEL + _GAP
         panels = [(_rgb(picture.pixels), where, _MARGIN, _PANEL), (overlaid(picture), page.map_words, right, _PANEL)]
     else:
@@ -161,10 +166,39 @@ def _pictures(
         for line in lines(caption, font(SMALLEST), width):
             pen.text((left, place), line, font=font(SMALLEST), fill=_GREY, anchor="lm")
             place += 27
+        if pixels is not panels[0][0]:
+            place = _names(pen, picture, left, width, place)
         below = max(below, place - 12)
-    if has_map:
+    if picture.shows_more and not picture.outlines:
         _legend(canvas, pen, SIDE - _MARGIN - 168, bottom - 40)
     return below
+
+
+def _names(pen: ImageDraw.ImageDraw, picture: KeyPicture, left: int, width: int, place: int) -> int:
+    """What each outline is, beside its colour, in two lines; gives where the next line stands."""
+    face, at, last = font(SMALLEST), left, place + 27
+    for number, outline in enumerate(reversed(picture.outlines)):
+        text = _shortened(outline.words, face, width - 28)
+        needed = 28 + round(face.getlength(text))
+        if at > left and at + needed > left + width:
+            at, place = left, place + 27
+        if place > last:
+            more = f"and {len(picture.outlines) - number} more, listed in the structured report"
+            pen.text((left, place), more, font=face, fill=_GREY, anchor="lm")
+            return place + 27
+        pen.rounded_rectangle((at, place - 8, at + 16, place + 8), radius=4, fill=outline.colour)
+        pen.text((at + 24, place), text, font=face, fill=_WHITE, anchor="lm")
+        at += needed + 20
+    return place + 27 if picture.outlines else place
+
+
+def _shortened(text: str, face: ImageFont.FreeTypeFont, width: float) -> str:
+    """`text` with words left out of its middle until it fits; its end, which says the volume, stays."""
+    words = text.split(" ")
+    while len(words) > 4 and face.getlength(" ".join(words)) > width:
+        del words[len(words) - 3]
+        words[len(words) - 3] = words[len(words) - 3].rstrip("…") + "…"
+    return " ".join(words)
 
 
 def _legend(canvas: Image.Image, pen: ImageDraw.ImageDraw, left: int, top: int) -> None:

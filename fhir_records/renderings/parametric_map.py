@@ -24,7 +24,8 @@ from fhir_records.renderings.dicom_file import (
     referenced_instances,
     site_of,
 )
-from fhir_records.renderings.frame_geometry import FrameGeometry, add_functional_groups, geometry_of, same_plane
+from fhir_records.renderings.frame_geometry import add_functional_groups
+from fhir_records.renderings.frame_place import FrameGeometry, geometry_of, same_plane
 from fhir_records.renderings.image_library import concept
 from fhir_records.renderings.kinds import FIRST_SERIES_NUMBER, PARAMETRIC_MAP
 from fhir_records.renderings.result_page import stretched

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Final
 
 from fhir_records.errors import RenderingError
-from fhir_records.model import Code, Finding, Presence, Refusal, Region, Result, ResultStatus
+from fhir_records.model import Code, Finding, Presence, Refusal, Region, Result, ResultStatus, SegmentVolume
 
 _STATUS: Final[Mapping[ResultStatus, str]] = MappingProxyType(
     {
@@ -149,6 +149,30 @@ def region_words(region: Region) -> str:
     return f"Marked: {columns}, {rows} of the image {region.image.sop_uid}{frame}."
 
 
+def volume_words(volume_mm3: float) -> str:
+    """A volume in millilitres, e.g. "9.2 mL"; what is measured voxel by voxel is no finer.
+
+    Raises RenderingError where it is not above nought.
+    """
+    if not volume_mm3 > 0:
+        raise RenderingError("What was outlined has a volume above nought.")
+    millilitres = volume_mm3 / 1000
+    if millilitres < 0.1:
+        return "under 0.1 mL"
+    return f"{millilitres:.1f} mL" if round(millilitres, 1) < 100 else f"{millilitres:.0f} mL"
+
+
+def segment_name(segment: SegmentVolume) -> str:
+    """An outlined thing in plain words, and where it is: "tumour core of the brain"."""
+    name, site = _lower(segment.wording), _name(segment.site, lower=True)
+    return name if site in name.lower() else f"{name} of the {site}"
+
+
+def segment_words(segment: SegmentVolume) -> str:
+    """An outlined thing and its volume: "tumour core 9.2 mL"."""
+    return f"{_lower(segment.wording)} {volume_words(segment.volume_mm3)}"
+
+
 def patient_words(result: Result) -> str:
     """The result for the patient: what was looked for, the answer, how sure it is, and what it is not."""
     said = _said(result)
@@ -203,7 +227,9 @@ def _grounds(said: Finding | Refusal) -> tuple[str, ...]:
         return ()
     weighed = (_weighed(said),) if len(said.alternatives) > 1 else ()
     marked = (region_words(said.region),) if said.region is not None else ()
-    return (*marked, *weighed, *(_full_stop(limit) for limit in said.limits))
+    outlined = ", ".join(segment_words(segment) for segment in said.segments)
+    volumes = (f"Outlined by the model: {outlined}.",) if outlined else ()
+    return (*marked, *volumes, *weighed, *(_full_stop(limit) for limit in said.limits))
 
 
 def _answer(finding: Finding, *, with_site: bool = True) -> str:

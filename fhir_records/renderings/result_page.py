@@ -27,6 +27,15 @@ _STAMPS = {
 
 
 @dataclass(frozen=True, slots=True)
+class DrawnOutline:
+    """What the model outlined on a key image."""
+
+    mask: npt.NDArray[np.bool_]  # (rows, columns) of the image
+    colour: tuple[int, int, int]  # red, green, blue
+    words: str  # what it is, and its volume
+
+
+@dataclass(frozen=True, slots=True)
 class KeyPicture:
     """A key image as it is meant to be seen, and where in it the network saw what it answers."""
 
@@ -34,9 +43,17 @@ class KeyPicture:
     pixels: npt.NDArray[np.uint8]  # (rows, columns), or (rows, columns, 3)
     saliency: SaliencyMap | None
     aspect: float = 1.0  # height of a pixel over its width
+    outlines: tuple[DrawnOutline, ...] = ()  # the topmost last
+
+    @property
+    def shows_more(self) -> bool:
+        """Whether there is something to lay over it: outlines, or a map with something in it."""
+        return bool(self.outlines) or (self.saliency is not None and self.saliency.peak > 0)
 
     def __post_init__(self) -> None:
         shape = self.pixels.shape
+        if any(outline.mask.shape != shape[:2] for outline in self.outlines):
+            raise RenderingError("An outline has the rows and columns of its key picture.")
         if self.pixels.dtype != np.uint8 or len(shape) not in (2, 3) or shape[2:] not in ((), (3,)) or 0 in shape:
             raise RenderingError("A key picture is uint8 of shape (rows, columns) or (rows, columns, 3), not empty.")
         if not 0.01 <= self.aspect <= 100:
@@ -158,6 +175,8 @@ def _why_no_picture(report: Report) -> str:
 def _map_words(picture: KeyPicture | None) -> str:
     if picture is None:
         return ""
+    if picture.outlines:
+        return "Outlined, with the volume over all slices:"
     if picture.saliency is None:
         return "This model gives no map of what it looked at."
     if picture.saliency.peak <= 0:

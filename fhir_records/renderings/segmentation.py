@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from highdicom.color import CIELabColor
 from pydicom.dataset import Dataset
 from pydicom.pixels.utils import pack_bits
 from pydicom.uid import SegmentationStorage
@@ -28,18 +29,16 @@ from fhir_records.renderings.dicom_file import (
     referenced_instances,
     site_of,
 )
-from fhir_records.renderings.frame_geometry import (
-    FrameGeometry,
-    add_functional_groups,
-    geometry_of,
-    same_plane,
-    slice_distance,
-)
+from fhir_records.renderings.frame_geometry import add_functional_groups
+from fhir_records.renderings.frame_place import FrameGeometry, geometry_of, same_plane, slice_distance
 from fhir_records.renderings.image_library import concept
 from fhir_records.renderings.kinds import FIRST_SERIES_NUMBER, SEGMENTATION
 from fhir_records.renderings.source_header import put
 
 _LABEL: Final = "SEGMENTATION"
+# What the result's volume, which is rounded, may differ from that of the masks.
+_SAME_MM3: Final = 0.1
+_SAME_SHARE: Final = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +51,10 @@ class Segment:
     tracking_id: str
     tracking_uid: str  # stable across revisions (PS3.16 TID 4108)
     masks: Mapping[ImageRef, npt.NDArray[np.bool_]]  # (rows, columns) of each frame that it was looked for in
+    wording: str = ""  # in plain words; "": the code's meaning
+    site: Code | None = None  # None: that of the result
+    colour: tuple[int, int, int] | None = None  # red, green, blue, 0 to 255: how it is best shown
+    volume_mm3: float | None = None  # as the result says it; None: only the masks do
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ def measured(report: Report, evidence: Sequence[Dataset], segments: Sequence[Seg
     """The volumes of the segments that were found, in mm3: their voxels, as thick as the slices are apart.
 
     Empty masks are no segment. Raises RenderingError where a frame does not say where it lies, or does not lie in the
-    stack of the others.
+    stack of the others, and where the result says another volume than its masks have: all must say the same.
     """
     found = []
     for segment in segments:
@@ -80,7 +83,7 @@ def measured(report: Report, evidence: Sequence[Dataset], segments: Sequence[Seg
             continue
         area = frames[0].spacing[0] * frames[0].spacing[1]
         voxels = sum(int(segment.masks[image].sum()) for image in sources)
-        found.append((segment, voxels * area * slice_distance(frames), sources))
+        found.append((segment, _agreed(segment, voxels * area * slice_distance(frames)), sources))
     return tuple(
         MeasuredSegment(
             segment=segment,
@@ -92,6 +95,16 @@ def measured(report: Report, evidence: Sequence[Dataset], segments: Sequence[Seg
         )
         for number, (segment, volume, sources) in enumerate(found, start=1)
     )
+
+
+def _agreed(segment: Segment, measured_mm3: float) -> float:
+    """The volume that the result says, where the masks have it, too."""
+    said = segment.volume_mm3
+    if said is None:
+        return measured_mm3
+    if abs(said - measured_mm3) > max(_SAME_MM3, _SAME_SHARE * measured_mm3):
+        raise RenderingError("A segment's masks have another volume than the result says.")
+    return said
 
 
 def render_seg(report: Report, evidence: Sequence[Dataset], segments: Sequence[Segment]) -> DicomObject | None:
@@ -163,13 +176,15 @@ def _segment(report: Report, one: MeasuredSegment) -> Dataset:
     """An item of Segment Sequence (PS3.3 section C.8.20.4)."""
     algorithm, segment, item = report.result.algorithm, one.segment, Dataset()
     item.SegmentNumber = one.number
-    put(item, "SegmentLabel", lo(segment.code.meaning))
+    put(item, "SegmentLabel", lo(segment.wording or segment.code.meaning))
     put(item, "SegmentDescription", lo(segment.label))
     item.SegmentAlgorithmType = "AUTOMATIC"
     put(item, "SegmentAlgorithmName", lo(f"{algorithm.name} {algorithm.version}"))
     item.SegmentedPropertyCategoryCodeSequence = [concept(segment.category)]
     item.SegmentedPropertyTypeCodeSequence = [concept(segment.code)]
-    item.AnatomicRegionSequence = [concept(site_of(report.result))]
+    item.AnatomicRegionSequence = [concept(segment.site or site_of(report.result))]
+    if segment.colour is not None:
+        item.RecommendedDisplayCIELabValue = list(CIELabColor.from_rgb(*segment.colour).value)
     put(item, "TrackingID", segment.tracking_id)
     item.TrackingUID = segment.tracking_uid
     return item

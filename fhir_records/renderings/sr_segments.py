@@ -38,7 +38,7 @@ def volume_groups(
                 ],
             ),
             finding_type=concept(one.segment.code),
-            finding_sites=[hd.FindingSite(anatomic_location=concept(site_of(report.result)))],
+            finding_sites=[hd.FindingSite(anatomic_location=concept(one.segment.site or site_of(report.result)))],
             algorithm_id=hd.AlgorithmIdentification(
                 name=algorithm.name, version=algorithm.version, manufacturer=algorithm.manufacturer
             ),

@@ -31,6 +31,7 @@ from fhir_records.model import (
     Report,
     Result,
     ResultStatus,
+    SegmentVolume,
     Signature,
     Signer,
 )
@@ -278,7 +279,14 @@ def _finding(content: Mapping[str, Any]) -> Finding:
         tracking_uid=content["tracking_uid"],
         region=_region(content["region"]) if content.get("region") else None,
         author=_signer(content["author"]) if content.get("author") else None,
+        segments=tuple(_segment(entry) for entry in content.get("segments") or ()),
     )
+
+
+def _segment(content: Mapping[str, Any]) -> SegmentVolume:
+    red, green, blue = content["colour"]
+    codes = {name: Code(**content[name]) for name in ("code", "category", "site")}
+    return SegmentVolume(**{**content, **codes, "colour": (red, green, blue)})
 
 
 def _region(content: Mapping[str, Any]) -> Region:

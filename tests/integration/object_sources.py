@@ -14,10 +14,11 @@ from dicom_listener.pixels import display_frame
 from fhir_records.errors import PixelsNotReadable
 from fhir_records.model import Finding, ImageRef, Refusal, Report, SaliencyMap
 from fhir_records.renderings.dicom_file import DicomObject
-from fhir_records.renderings.frame_geometry import pixel_aspect
+from fhir_records.renderings.frame_place import pixel_aspect
 from fhir_records.renderings.kinds import KIND_OF_WORD
 from fhir_records.renderings.objects import render_objects
 from fhir_records.renderings.result_page import KeyPicture
+from fhir_records.renderings.segmentation import Segment
 from tests.unit.fhir_records.renderings.sr_reports import ABSENT, PRESENT, REFUSAL, ref, report_of
 
 SAID: Mapping[str, Finding | Refusal] = {"absent": ABSENT, "present": PRESENT, "refused": REFUSAL}
@@ -76,9 +77,11 @@ def rendered(
     evidence: Sequence[Dataset],
     maps: Sequence[SaliencyMap] = (),
     picture: KeyPicture | None = None,
+    segments: Sequence[Segment] = (),
 ) -> dict[str, DicomObject]:
     """Every object of the report; it is an error of the test where one does not come out."""
-    made = list(render_objects(report, evidence, set(KIND_OF_WORD.values()), maps=maps, picture=picture))
+    every = set(KIND_OF_WORD.values())
+    made = list(render_objects(report, evidence, every, maps=maps, picture=picture, segments=segments))
     objects = {one.kind: one for one in made if isinstance(one, DicomObject)}
     assert len(objects) == len(made), made
     return objects

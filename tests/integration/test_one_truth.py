@@ -7,16 +7,21 @@ and read by PDFium; FHIR is read as plain JSON.
 from __future__ import annotations
 
 import datetime as dt
+import io
 import json
 import re
 import tempfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import highdicom as hd
+import numpy as np
 import pypdfium2
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
@@ -27,13 +32,17 @@ from fhir_records.model import (
     Code,
     Finding,
     Identifier,
+    Outlines,
     Presence,
     Refusal,
     Report,
+    SegmentMask,
+    SegmentVolume,
 )
 from fhir_records.renderings import kinds, plain_words
 from fhir_records.renderings.conformance import faults_of
 from fhir_records.renderings.fhir import render_report
+from fhir_records.renderings.segment_masks import segments_of
 from tests.integration.object_sources import data_set, rendered
 from tests.peers import need, run_program
 from tests.unit.fhir_records.renderings.sr_reports import header, ref, report_of
@@ -93,13 +102,54 @@ INSTANTS = st.integers(1_600_000_000_000_000, 3_000_000_000_000_000).map(
 )
 
 
+ROWS, COLUMNS, SPACING, GAP = 24, 20, (0.5, 0.75), 2.5
+CATEGORY = Code("SCT", "49755003", "Morphologically abnormal structure")
+
+
 @st.composite
-def reports(draw: st.DrawFn) -> tuple[Report, list[Dataset]]:
-    """A report that says anything that a result may say, and the headers of its images."""
+def outlined(draw: st.DrawFn, evidence: list[Dataset]) -> tuple[tuple[SegmentVolume, ...], Outlines]:
+    """Up to three things outlined on these images, each a box on some of them."""
+    volumes, masks = [], []
+    for number in range(1, draw(st.integers(0, 3)) + 1):
+        places = draw(st.sets(st.integers(0, len(evidence) - 1), min_size=1))
+        height, width = draw(st.integers(1, ROWS)), draw(st.integers(1, COLUMNS))
+        box = np.zeros((ROWS, COLUMNS), bool)
+        box[:height, :width] = True
+        bits = zlib.compress(np.packbits(box).tobytes())
+        masks += [SegmentMask(number, place, bits) for place in sorted(places)]
+        # One image has no neighbour: it is as thick as it says.
+        volume = height * width * len(places) * SPACING[0] * SPACING[1] * GAP
+        label, colour = draw(WORD), draw(st.tuples(*[st.integers(0, 255)] * 3))
+        code, site = draw(st.sampled_from(CODES)), draw(st.sampled_from(SITES))
+        volumes.append(
+            SegmentVolume(
+                label, draw(WORD), code, CATEGORY, site, colour, round(volume, 1), f"x {label}", f"2.25.7{number}"
+            )
+        )
+    return tuple(volumes), Outlines(ROWS, COLUMNS, tuple(ref(ds) for ds in evidence), tuple(masks))
+
+
+@st.composite
+def reports(draw: st.DrawFn) -> tuple[Report, list[Dataset], Outlines]:
+    """A report that says anything that a result may say, the headers of its images, and what is outlined on them."""
     patient_id, family, given_name = draw(WORD), draw(WORD), draw(WORD)
     told = {"PatientID": patient_id, "PatientName": f"{family}^{given_name}", "SpecificCharacterSet": "ISO_IR 192"}
-    evidence = [header(number, **told) for number in range(1, draw(st.integers(1, 3)) + 1)]
-    report = report_of(evidence, draw(FINDINGS | REFUSALS), key_images=[ref(evidence[-1])])
+    place: dict[str, Any] = {
+        "Rows": ROWS,
+        "Columns": COLUMNS,
+        "PixelSpacing": list(SPACING),
+        "SliceThickness": GAP,
+        "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+    }
+    evidence = [
+        header(number, **told, **place, ImagePositionPatient=[0, 0, GAP * number])
+        for number in range(1, draw(st.integers(1, 3)) + 1)
+    ]
+    volumes, outlines = draw(outlined(evidence))
+    said = draw(FINDINGS | REFUSALS)
+    if isinstance(said, Finding):
+        said = replace(said, segments=volumes)
+    report = report_of(evidence, said, key_images=[ref(evidence[-1])])
     patient = replace(
         report.study.patient, name=f"{family}^{given_name}", identifiers=(Identifier(patient_id, "HOSP"),)
     )
@@ -112,6 +162,7 @@ def reports(draw: st.DrawFn) -> tuple[Report, list[Dataset]]:
             result=replace(report.result, algorithm=algorithm, created_at=draw(INSTANTS)),
         ),
         evidence,
+        outlines,
     )
 
 
@@ -128,6 +179,7 @@ class Facts:
     model: str
     version: str
     at: dt.datetime
+    volumes: tuple[float, ...]  # of what is outlined, mm3
 
 
 def facts_of(report: Report) -> Facts:
@@ -148,6 +200,7 @@ def facts_of(report: Report) -> Facts:
         model=report.result.algorithm.name,
         version=report.result.algorithm.version,
         at=report.result.created_at,
+        volumes=tuple(segment.volume_mm3 for segment in finding.segments) if finding else (),
     )
 
 
@@ -216,6 +269,11 @@ def from_sr(ds: Item) -> Facts:
         model=said_by(ds, "111001")[0]["TextValue"],
         version=said_by(ds, "111003")[0]["TextValue"],
         at=written_at(ds),
+        volumes=tuple(
+            float(one["MeasuredValueSequence"][0]["NumericValue"])
+            for one in said_by(ds, "118565006")
+            if one["MeasuredValueSequence"][0]["MeasurementUnitsCodeSequence"][0]["CodeValue"] == "mm3"
+        ),
     )
 
 
@@ -250,7 +308,24 @@ def from_fhir(resources: Mapping[str, Any]) -> Facts:
         model=names["model-name"],
         version=next(entry["value"] for entry in device["version"] if entry["type"]["text"] == "Model version"),
         at=dt.datetime.fromisoformat(seen["issued"]),
+        volumes=tuple(
+            round(part["valueQuantity"]["value"] * 1000, 1)
+            for part in seen.get("component", ())
+            if part["code"].get("coding", [{}])[0].get("code") == "118565006" and part["valueQuantity"]["code"] == "mL"
+        ),
     )
+
+
+def measured_volumes(seg: hd.seg.Segmentation) -> list[float]:
+    """The volume of each segment in mm3, by its voxels and what the object says of their size."""
+    measures = seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    depth = float(measures.get("SpacingBetweenSlices") or measures.SliceThickness)
+    voxel = float(measures.PixelSpacing[0]) * float(measures.PixelSpacing[1]) * depth
+    frames = np.atleast_3d(seg.pixel_array) if seg.NumberOfFrames > 1 else seg.pixel_array[None]
+    counts = [0] * len(seg.SegmentSequence)
+    for frame, group in zip(frames, seg.PerFrameFunctionalGroupsSequence, strict=True):
+        counts[group.SegmentIdentificationSequence[0].ReferencedSegmentNumber - 1] += int(frame.sum())
+    return [count * voxel for count in counts]
 
 
 def check_words(text: str, report: Report) -> None:
@@ -272,11 +347,11 @@ def check_words(text: str, report: Report) -> None:
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(reports())
-def test_every_form_says_the_same(case: tuple[Report, list[Dataset]]) -> None:
-    """The same question, answer, probability, patient, study, status, model and time in SR, FHIR, pages and words."""
-    report, evidence = case
+def test_every_form_says_the_same(case: tuple[Report, list[Dataset], Outlines]) -> None:
+    """The same question, answer, probability, volumes, patient, study, status, model and time in every form."""
+    report, evidence, outlines = case
     expected = facts_of(report)
-    objects = rendered(report, evidence)
+    objects = rendered(report, evidence, segments=segments_of(report.result.finding, outlines))
     assert {kind: faults for kind, made in objects.items() if (faults := faults_of(made.content))} == {}
     read = {kind: dcmtk(made.content) for kind, made in objects.items()}
     fhir = {one.type: json.loads(one.text) for one in render_report(report)}
@@ -305,6 +380,15 @@ def test_every_form_says_the_same(case: tuple[Report, list[Dataset]]) -> None:
     flat = (headline, fhir["DiagnosticReport"]["conclusion"], fhir["DiagnosticReport"]["result"][0]["display"], printed)
     for text in flat:
         check_words(text, report)
+    for segment in report.result.finding.segments if report.result.finding else ():
+        words = f"{segment.volume_mm3 / 1000:.1f} mL" if segment.volume_mm3 >= 100 else "under 0.1 mL"
+        assert plain_words.volume_words(segment.volume_mm3) == words
+        assert words in fhir["DiagnosticReport"]["conclusion"] and words in printed
+        assert words in read[kinds.SECONDARY_CAPTURE]["ImageComments"]
+    assert (kinds.SEGMENTATION in read) == bool(expected.volumes)
+    if expected.volumes:
+        seg = hd.seg.segread(io.BytesIO(objects[kinds.SEGMENTATION].content))
+        assert measured_volumes(seg) == pytest.approx(expected.volumes, abs=0.06)
     if expected.probability is not None:
         assert report.result.finding is not None and report.result.finding.probability is not None
         assert plain_words.probability_words(report.result.finding.probability) in printed

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import tomllib
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,15 +15,26 @@ import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
+from dicom_listener.stored import open_stored
 from fhir_records.errors import RenderingError
-from fhir_records.model import Code, ImageRef
+from fhir_records.model import Code, Finding, ImageRef, Installation
 from fhir_records.renderings import kinds
 from fhir_records.renderings.conformance import faults_of
 from fhir_records.renderings.dicom_file import DicomObject
 from fhir_records.renderings.objects import render_objects
+from fhir_records.renderings.segment_masks import segments_of
 from fhir_records.renderings.segmentation import Segment, measured, render_seg
+from inference.answers import Classified
+from inference.contract import parse_contract
+from inference.reading import ImageFile, read_study
+from inference.registry import RegisteredModel
+from inference.suitability import HEADER_KEYWORDS
 from tests.peers import dciodvfy, dsrdump
 from tests.unit.fhir_records.renderings.sr_reports import PRESENT, header, ref, report_of
+from tests.unit.inference.outlining_bundles import contract_text
+from tests.unit.inference.volumes import Bright, Cut, Study, oblique
+from tests.unit.inference.volumes import ball as sphere
+from workflow.reading import finding_of, outlines_of
 
 ABNORMAL = Code("SCT", "49755003", "Morphologically abnormal structure")
 NEOPLASM = Code("SCT", "108369006", "Neoplasm")
@@ -159,3 +172,84 @@ def test_masks_of_no_stack_are_an_error(change: dict[str, object]) -> None:
             setattr(evidence[3], keyword, value)
     with pytest.raises(RenderingError):
         render_seg(report_of(evidence, PRESENT), evidence, [segment(masks)])
+
+
+def outlined_by(files: list[ImageFile], high: float) -> Classified:
+    """What a network of means outlines in these files: the part that is brighter than 0.45 of `high`."""
+    contract = parse_contract(
+        tomllib.loads(contract_text(spacing=(1.5, 1.5, 1.5), window=(64, 64, 64), high=high, minimum=5))
+    )
+    answer = read_study(contract, Bright(at=0.45), files, lambda path: open_stored(path, HEADER_KEYWORDS))
+    assert isinstance(answer, Classified), answer
+    return answer
+
+
+def objects_of(answer: Classified, evidence: list[Dataset]) -> tuple[Finding, dict[str, DicomObject]]:
+    """The finding that the answer becomes, and report and Segmentation of it."""
+    outlines = outlines_of(answer)
+    assert answer.outlines is not None and outlines is not None
+    contract = parse_contract(tomllib.loads(contract_text()))
+    model = RegisteredModel("bright_mass", "1.0.0", "Bright", "Us", "2.25.4", "ab" * 32, Path("/nowhere"), contract)
+    finding = finding_of(answer, model, Installation(uuid.UUID(int=3), "For evaluation."), "2.25.10")
+    report = report_of(evidence, finding, key_images=finding.key_images)
+    segments = segments_of(finding, outlines)
+    made = list(render_objects(report, evidence, {kinds.SR, kinds.SEGMENTATION}, segments=segments))
+    return finding, {one.kind: one for one in made if isinstance(one, DicomObject)}
+
+
+def assert_measured(
+    made: Mapping[str, DicomObject], finding: Finding, folder: Path, source: Path
+) -> hd.seg.Segmentation:
+    """Both objects conform, and highdicom measures in the one what it reads in the other and the finding says."""
+    assert set(made) == {kinds.SR, kinds.SEGMENTATION}
+    for one in made.values():
+        path = folder / f"{one.kind}.dcm"
+        path.write_bytes(one.content)
+        errors, warnings = dciodvfy(path)
+        assert not errors and not set(warnings) - set(known), (one.kind, errors, warnings)
+        assert faults_of(one.content) == ()
+    seg = hd.seg.segread(folder / f"{kinds.SEGMENTATION}.dcm")
+    volume = seg.get_volume(segment_numbers=[1])
+    (said,) = finding.segments
+    assert volume.array.astype(bool).sum() * volume.voxel_volume == pytest.approx(said.volume_mm3, rel=1e-4)
+    (group,) = hd.sr.srread(folder / f"{kinds.SR}.dcm").content.get_volumetric_roi_measurement_groups()
+    assert float(group.get_measurements()[0].value) == said.volume_mm3
+    return seg
+
+
+def test_a_real_series_is_outlined_and_written(tmp_path: Path, test_data: Path) -> None:
+    """Sagittal slices of a real scanner, outlined and written; highdicom measures the same volume."""
+    paths = sorted((test_data / "dicom/philips_brain_mr").glob("*.dcm"))
+    evidence = [dcmread(path, stop_before_pixels=True) for path in paths]
+    files = [
+        ImageFile(str(path), ds.SeriesInstanceUID, ds.SOPInstanceUID, ds.SOPClassUID)
+        for path, ds in zip(paths, evidence, strict=True)
+    ]
+    answer = outlined_by(files, high=700)
+    finding, made = objects_of(answer, evidence)
+    assert 1e6 < finding.segments[0].volume_mm3 < 6e6  # most of a head is brighter than that
+    seg = assert_measured(made, finding, tmp_path, dciodvfy(paths[0]).warnings)
+    assert seg.NumberOfFrames == len({frame.place for frame in answer.outlines.segments[0].frames})  # type: ignore[union-attr]
+
+
+def test_frames_of_an_enhanced_object_are_outlined_and_written(tmp_path: Path) -> None:
+    """The Segmentation of a multi-frame source names its frames, and conforms."""
+    cut = Cut(sphere((3.0, -4.0, 2.0), 13.0), directions=oblique())
+    place, pixels = cut.enhanced()
+    source = header(1, SOPClassUID="1.2.840.10008.5.1.4.1.1.4.1", NumberOfFrames=cut.count, PixelSpacing=None)
+    source.update(place)
+    study = Study()
+    study.add(source, pixels)
+    sop_class, sop_uid, series_uid = source.SOPClassUID, source.SOPInstanceUID, source.SeriesInstanceUID
+    study.files = [ImageFile("1.dcm", series_uid, sop_uid, sop_class)]
+    answer = study.read(parse_contract(tomllib.loads(contract_text())), Bright())
+    assert isinstance(answer, Classified)
+    finding, made = objects_of(answer, [source])
+    seg = assert_measured(made, finding, tmp_path)
+    named = {
+        group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber
+        for group in seg.PerFrameFunctionalGroupsSequence
+    }
+    assert answer.outlines is not None
+    assert named == {frame.place + 1 for frame in answer.outlines.segments[0].frames}
+    assert finding.segments[0].volume_mm3 / 1000 == pytest.approx(4 / 3 * np.pi * 13**3 / 1000, rel=0.08)

@@ -21,9 +21,10 @@ from fhir_records.model import (
     Report,
     Result,
     ResultStatus,
+    SegmentVolume,
 )
 from fhir_records.renderings import plain_words
-from fhir_records.renderings.codes import PRESENCE, PROBABILITY
+from fhir_records.renderings.codes import PRESENCE, PROBABILITY, VOLUME
 from fhir_records.renderings.fhir.datatypes import (
     UCUM,
     Json,
@@ -204,7 +205,21 @@ def _finding_fields(finding: Finding) -> Json:
     for alternative in finding.alternatives:
         if (alternative.code, alternative.presence) != (finding.code, finding.presence):
             components.append(_alternative(finding, alternative))
+    components.extend(_volume(segment) for segment in finding.segments)
     return present(valueCodeableConcept=concept(PRESENCE[finding.presence]), component=components)
+
+
+def _volume(segment: SegmentVolume) -> Json:
+    """The volume of what the model outlined, in mL; which thing that is, the text says."""
+    return {
+        "code": concept(VOLUME, f"Volume of {plain_words.segment_name(segment)}"),
+        "valueQuantity": {
+            "value": round(segment.volume_mm3 / 1000, 4),
+            "unit": "mL",
+            "system": UCUM,
+            "code": "mL",
+        },
+    }
 
 
 def _alternative(finding: Finding, alternative: ClassProbability) -> Json:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from sqlalchemy import delete, select, update
 
 from fhir_records import jobs, tables
 from fhir_records.database import Database
-from fhir_records.model import DeliveryState, ReadState, Role
+from fhir_records.model import Code, DeliveryState, ReadState, Role, SegmentVolume
 from tests import seed
 from tests.integration.web.forms import Enter, csrf
 
@@ -34,6 +35,23 @@ def test_the_study_page_shows_the_finding_and_what_the_viewer_needs(enter: Enter
         assert words in text, words
     keys = re.search(r"data-key-images='([^']+)'", text)
     assert keys and f"{study.study_uid}.1.2" in keys[1] and "&#34;frame&#34;: null" in keys[1]
+
+
+def test_the_study_page_says_what_is_outlined_and_how_large(enter: Enter, database: Database) -> None:
+    """Each thing that the model outlined stands there with its volume; without outlines nothing does."""
+    with database.session() as session:
+        plain, study = seed.read_study(session, 1), seed.add_study(session, 2)
+        site, kind = Code("SCT", "12738006", "Brain"), Code("SCT", "49755003", "Morphologically abnormal structure")
+        core = SegmentVolume(
+            "core", "Tumour core", seed.GLIOMA, kind, site, (246, 186, 70), 9234.5, "tiny core", "2.25.9"
+        )
+        finding = replace(seed.glioma(study), segments=(core, replace(core, wording="Edema", volume_mm3=51_000.0)))
+        seed.add_result(session, seed.add_read(session, study, ReadState.READ), finding=finding)
+        study_uid = study.study_uid
+    text = enter().get(f"/studies/{study_uid}").text
+    for words in ("Outlined by the model", "<li>tumour core 9.2 mL</li>", "<li>edema 51.0 mL</li>"):
+        assert words in text, words
+    assert "Outlined by the model" not in enter().get(f"/studies/{plain.study_uid}").text
 
 
 def test_every_view_of_a_study_is_written_down_once(enter: Enter, database: Database) -> None:

@@ -130,8 +130,8 @@ def test_a_contract_may_be_given(foreign: Path, tiny_bundle: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"pred__type": "segmentation"}, "outlines"),
-        ({"pred__spatial_shape": [32, 32]}, "outlines"),
+        ({"pred__type": "segmentation"}, "the input has 3 channels"),
+        ({"pred__spatial_shape": [32, 32], "image__num_channels": 1}, "no plain list of transforms"),
         ({"pred__channel_def": {}}, "a name for each channel"),
         ({"pred__channel_def": {"0": "left", "1": "right"}}, "not clear which one"),
         ({"pred__channel_def": {"0": "nodule", "1": "mass"}}, "not clear which one"),
