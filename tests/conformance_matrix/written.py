@@ -13,7 +13,6 @@ from fhir_records.model import (
     Act,
     Code,
     EarlierResult,
-    Finding,
     ImageRef,
     Region,
     Report,

@@ -111,6 +111,13 @@ CONDITIONS: Final[Mapping[str, Callable[[Place], bool]]] = MappingProxyType(
         "ConceptCodeSequence": _is("ValueType", "CODE"),  # table 10-2
         "DerivationCodeSequence": _in("DerivationImageSequence"),  # C.7.6.16.2.6
         "PurposeOfReferenceCodeSequence": _in("SourceImageSequence"),  # C.7.6.16.2.6
+        # C.7.6.16.2.1, .3 and .4: all of our frames lie in a volume.
+        "PixelSpacing": _in("PixelMeasuresSequence"),
+        "SliceThickness": _in("PixelMeasuresSequence"),
+        "ImagePositionPatient": _in("PlanePositionSequence"),
+        "ImageOrientationPatient": _in("PlaneOrientationSequence"),
+        "TrackingID": lambda place: "TrackingUID" in place.item,  # C.8.20.4
+        "TrackingUID": lambda place: "TrackingID" in place.item,  # C.8.20.4
         "SegmentAlgorithmName": lambda place: (
             place.item.get("SegmentAlgorithmType") not in (None, "MANUAL")
         ),  # C.8.20.4

@@ -125,13 +125,20 @@ def _form(item: Dataset, place: str) -> Iterator[str]:
         yield f"Content item {place} of type {kind} has no {holds}."
     names = item.get("ConceptNameCodeSequence")
     if not names:
-        if kind not in ("IMAGE", "COMPOSITE"):
+        if kind not in ("IMAGE", "COMPOSITE") or "ConceptNameCodeSequence" in item:
             yield f"Content item {place} has no concept name."
     elif not _is_code(names[0]):
         yield f"The concept name of content item {place} is not a whole code."
+    if "ContentTemplateSequence" in item and not _names_template(item):
+        yield f"Content item {place} does not name its template whole."
     answer = item.get("ConceptCodeSequence")
     if kind == "CODE" and answer and not _is_code(answer[0]):
         yield f"The answer of content item {place} is not a whole code."
+
+
+def _names_template(item: Dataset) -> bool:
+    said = item.get("ContentTemplateSequence") or [Dataset()]
+    return bool(len(said) == 1 and said[0].get("MappingResource") and said[0].get("TemplateIdentifier"))
 
 
 def _is_code(item: Dataset) -> bool:

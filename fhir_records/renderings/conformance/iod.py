@@ -72,6 +72,8 @@ def _attribute_faults(place: Place, keyword: str, kind: str) -> Iterator[str]:
     empty = ds[keyword].is_empty
     if empty and kind in ("1", "1C"):
         yield f"{name} is empty; its type is {kind}."
+    elif empty and kind == "3" and ds[keyword].VR == "SQ":
+        yield f"{name} has no item; where it is there, it has at least one."
     allowed = ENUMERATED.get(keyword)
     if allowed is not None and not empty:
         values = ds[keyword].value
