@@ -13,6 +13,9 @@ from typing import Final
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
+from fhir_records.renderings.source_header import BODY_PARTS
+
+_UNPAIRED: Final = frozenset(BODY_PARTS.values())
 _TEXT_VRS: Final = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
 
 
@@ -84,8 +87,8 @@ CONDITIONS: Final[Mapping[str, Callable[[Place], bool]]] = MappingProxyType(
             and place.item.get("PatientIdentityRemoved") == "YES"
             and "DeidentificationMethodCodeSequence" not in place.item
         ),
-        # C.7.3.1: where no body part is said, nobody can tell that it is not paired.
-        "Laterality": lambda place: place.at_root and not place.item.get("BodyPartExamined"),
+        # C.7.3.1: where no body part is said that is surely unpaired, nobody can tell that it is not paired.
+        "Laterality": lambda place: place.at_root and place.item.get("BodyPartExamined") not in _UNPAIRED,
         "PatientOrientation": lambda place: (  # C.7.6.1
             place.at_root and "ImageOrientationPatient" not in place.item and "NumberOfFrames" not in place.item
         ),
