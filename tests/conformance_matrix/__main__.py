@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.conformance_matrix.checkers import Verdict, verdict_of
 from tests.conformance_matrix.sources import Source, files, left_out, made_up
-from tests.conformance_matrix.table import Counts, markdown
+from tests.conformance_matrix.table import NAMES, Counts, markdown
 from tests.conformance_matrix.written import written
 
 Judged = tuple[str, str, str, str, Verdict]  # group and name of the source, kind and state of the object
@@ -56,7 +56,7 @@ def report(found: Iterable[Judged], sources: list[Source]) -> int:
     faults = 0
     count = {group: sum(one.group == group for one in sources) for group in dict.fromkeys(one.group for one in sources)}
     for group, name, kind, state, verdict in found:
-        by_kind[kind, state].add(verdict)
+        by_kind[NAMES[kind], state.replace("_", " ")].add(verdict)
         by_group[group, str(count[group])].add(verdict)
         if not verdict.is_clean:
             faults += 1

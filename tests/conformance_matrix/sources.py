@@ -22,6 +22,16 @@ from tests.unit.fhir_records.renderings.sr_reports import header
 
 FOLDERS = ("philips_brain_mr", "ge_fruit_mr", "transfer_syntaxes", "assorted", "sr_tid1500")
 
+GROUPS = (
+    *(f"files of {folder}" for folder in FOLDERS),
+    "whole series",
+    "modalities",
+    "character sets",
+    "type 2 missing",
+    "type 2 empty",
+    "faulty values",
+)
+
 # Attributes of type 2 of the modules that every image has (PS3.3 sections C.7.1.1, C.7.2.1, C.7.3.1, C.7.5.1, C.7.6.1),
 # and those of types 2C and 3 that objects of ours take from their source.
 TYPE_2 = (

@@ -6,7 +6,20 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from fhir_records.renderings import kinds
 from tests.conformance_matrix.checkers import Verdict
+from tests.conformance_matrix.written import NOTE
+
+# What objects are called in the conformance statement.
+NAMES = {
+    kinds.SR: "Comprehensive 3D SR",
+    kinds.SECONDARY_CAPTURE: "Secondary Capture Image",
+    kinds.KEY_OBJECTS: "Key Object Selection Document",
+    kinds.PARAMETRIC_MAP: "Parametric Map",
+    kinds.SEGMENTATION: "Segmentation",
+    kinds.ENCAPSULATED_PDF: "Encapsulated PDF",
+    NOTE: "Rejection note",
+}
 
 COUNTED = ("errors", "warnings", "gate", "dcmtk", "highdicom", "pydicom")
 HEADINGS = ("objects", "dciodvfy errors", "own warnings", "passed on", "gate", "DCMTK", "highdicom", "pydicom")

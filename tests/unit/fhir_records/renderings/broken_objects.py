@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from fhir_records.renderings.conformance.enumerated import ENUMERATED
 from fhir_records.renderings.conformance.iod import _tables
 from fhir_records.renderings.conformance.key_object_template import TID_2010
 from fhir_records.renderings.conformance.report_template import TID_1500
-from fhir_records.renderings.conformance.values import _ONE_ITEM
+from fhir_records.renderings.conformance.values import _ONE_ITEM, AS_IN_THE_SOURCE
 from tests.conformance_matrix.sources import made_up
 from tests.conformance_matrix.written import Written, written
 
@@ -35,7 +36,7 @@ class Broken:
     """An object with one thing wrong."""
 
     what: str
-    content: bytes
+    make: Callable[[], bytes]  # its file; it is made only where somebody looks
 
 
 def whole_objects(folder: Path) -> list[Written]:
@@ -109,9 +110,9 @@ def without_attributes(content: bytes) -> Iterator[Broken]:
     for way, element in list(attributes(base)):
         kind, name = type_of(base, way), ".".join(map(str, way))
         if kind in ("1", "2") and way != ("SOPClassUID",):
-            yield Broken(f"{name}, type {kind}, is missing", changed(base, way, gone=True))
+            yield Broken(f"{name}, type {kind}, is missing", partial(changed, base, way, gone=True))
         if kind in ("1", "1C") or (kind == "3" and element.VR == "SQ"):
-            yield Broken(f"{name}, type {kind}, is empty", changed(base, way))
+            yield Broken(f"{name}, type {kind}, is empty", partial(changed, base, way))
 
 
 def with_wrong_values(content: bytes, but: frozenset[str]) -> Iterator[Broken]:
@@ -119,10 +120,14 @@ def with_wrong_values(content: bytes, but: frozenset[str]) -> Iterator[Broken]:
     base = parsed(content)
     for way, element in list(attributes(base)):
         if element.VR in WRONG and element.keyword not in but and not element.is_empty:
-            yield Broken(f"{'.'.join(map(str, way))} is wrong for {element.VR}", changed(base, way, WRONG[element.VR]))
+            yield Broken(
+                f"{'.'.join(map(str, way))} is wrong for {element.VR}", partial(changed, base, way, WRONG[element.VR])
+            )
         if element.keyword in ENUMERATED and not element.is_empty:
             wrong = 77 if element.VR == "US" else "NONSENSE"
-            yield Broken(f"{'.'.join(map(str, way))} is none of the enumerated values", changed(base, way, wrong))
+            yield Broken(
+                f"{'.'.join(map(str, way))} is none of the enumerated values", partial(changed, base, way, wrong)
+            )
 
 
 def with_values_twice(content: bytes, but: frozenset[str]) -> Iterator[Broken]:
@@ -136,7 +141,7 @@ def with_values_twice(content: bytes, but: frozenset[str]) -> Iterator[Broken]:
             twice = [*element.value, *deepcopy(list(element.value))]
         else:
             continue
-        yield Broken(f"{'.'.join(map(str, way))} is there twice", changed(base, way, twice))
+        yield Broken(f"{'.'.join(map(str, way))} is there twice", partial(changed, base, way, twice))
 
 
 def with_strangers(content: bytes) -> Iterator[Broken]:
@@ -145,10 +150,16 @@ def with_strangers(content: bytes) -> Iterator[Broken]:
     ways = [(), *(way for way, element in attributes(base) if element.VR == "SQ" and element.value)]
     for way in ways:
         for tag in (0x00184000, 0x00091010):
-            item = at(base, (*way, 0, "")) if way else base
-            item.add_new(tag, "LT", "x")
-            yield Broken(f"an attribute {tag:08x} in {'.'.join(map(str, way)) or 'the object'}", saved(base))
-            del item[tag]
+            where = ".".join(map(str, way)) or "the object"
+            yield Broken(f"an attribute {tag:08x} in {where}", partial(_with, base, way, tag))
+
+
+def _with(base: Dataset, way: Way, tag: int) -> bytes:
+    item = at(base, (*way, 0, "")) if way else base
+    item.add_new(tag, "LT", "x")
+    content = saved(base)
+    del item[tag]
+    return content
 
 
 def with_other_trees(content: bytes) -> Iterator[Broken]:
@@ -184,7 +195,7 @@ def _fits(item: Dataset, row: Row) -> bool:
     )
 
 
-def _changes(base: Dataset, way: Way, row: Row, alone: int) -> Iterator[tuple[str, bytes]]:
+def _changes(base: Dataset, way: Way, row: Row, alone: int) -> Iterator[tuple[str, Callable[[], bytes]]]:
     index = way[-1]
     assert isinstance(index, int)
 
@@ -207,11 +218,22 @@ def _changes(base: Dataset, way: Way, row: Row, alone: int) -> Iterator[tuple[st
         return changed(base, way[:-1], others)
 
     if alone == row.least:
-        yield f"({row.name}) is missing", change("missing")
+        yield f"({row.name}) is missing", partial(change, "missing")
     if row.most is not None and alone == row.most:
-        yield f"({row.name}) is there once too often", change("doubled")
-    yield f"({row.name}) is related otherwise", change("related")
-    yield f"({row.name}) is of another type", change("typed")
+        yield f"({row.name}) is there once too often", partial(change, "doubled")
+    yield f"({row.name}) is related otherwise", partial(change, "related")
+    yield f"({row.name}) is of another type", partial(change, "typed")
     if "ConceptNameCodeSequence" in at(base, (*way, "")):
-        yield f"({row.name}) has an empty name", change("unnamed")
-        yield f"({row.name}) has half a name", change("half")
+        yield f"({row.name}) has an empty name", partial(change, "unnamed")
+        yield f"({row.name}) has half a name", partial(change, "half")
+
+
+# Every way of breaking an object; what the source says of patient and study, the gate lets be.
+_GIVEN = AS_IN_THE_SOURCE | {"ReferencedSOPInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"}
+WAYS: Mapping[str, Callable[[bytes], Iterator[Broken]]] = {
+    "missing or empty": without_attributes,
+    "wrong": lambda content: with_wrong_values(content, _GIVEN),
+    "twice": lambda content: with_values_twice(content, AS_IN_THE_SOURCE),
+    "out of place": with_strangers,
+    "no template": with_other_trees,
+}
