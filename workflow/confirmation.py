@@ -132,11 +132,11 @@ class Confirm:
         tags = ["StudyInstanceUID", "SeriesInstanceUID"]
         ds = pydicom.dcmread(io.BytesIO(document.content), stop_before_pixels=True, specific_tags=tags)
         there = find(str(ds.StudyInstanceUID), str(ds.SeriesInstanceUID), document.sop_uid)
-        if there:
-            with self.database.session() as session:
+        with self.database.session() as session:
+            if there:
                 confirmations.confirm(session, delivery_id)
-        else:
-            self._failed(delivery_id, "Delivered, but not found there.")
+            else:
+                confirmations.unlisted(session, delivery_id, self.now())
 
     def _failed(self, delivery_id: int, words: str) -> None:
         with self.database.session() as session:

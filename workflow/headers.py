@@ -13,8 +13,9 @@ from pydicom.multival import MultiValue
 from dicom_listener.stored import open_stored
 from fhir_records.errors import PixelsNotReadable
 from fhir_records.identities import log_id
-from fhir_records.model import Instance
-from workflow.facts import SERIES_KEYWORDS, STUDY_KEYWORDS, Headers, by_series
+from fhir_records.jobs import PRIORITIES
+from fhir_records.model import Instance, Priority
+from workflow.facts import ORDER_PRIORITIES, SERIES_KEYWORDS, STUDY_KEYWORDS, Headers, by_series
 
 log = structlog.get_logger(__name__)
 
@@ -41,10 +42,18 @@ def read_headers(path_of: Callable[[str], Path], instances: Sequence[Instance]) 
             for keyword in SERIES_KEYWORDS
         }
         for keyword in STUDY_KEYWORDS:
-            study[keyword] = study.get(keyword) or _text(ds, keyword) or _requested(ds, keyword)
-    if "RequestedProcedurePriority" in study:
-        study["RequestedProcedurePriority"] = study["RequestedProcedurePriority"].upper()
+            told = _text(ds, keyword) or _requested(ds, keyword)
+            if keyword == "RequestedProcedurePriority":
+                told = most_urgent(study.get(keyword, ""), told.upper())
+                study[keyword] = told
+            else:
+                study[keyword] = study.get(keyword) or told
     return Headers(study, series)
+
+
+def most_urgent(one: str, other: str) -> str:
+    """Of two Requested Procedure Priorities the more urgent: one series of an order may be done on another's request."""
+    return max((one, other), key=lambda word: (PRIORITIES[ORDER_PRIORITIES.get(word, Priority.ROUTINE)], bool(word)))
 
 
 def _requested(ds: Dataset, keyword: str) -> str:

@@ -106,16 +106,18 @@ def add_common(ds: Dataset, report: Report, source: Dataset, *, kind: str, modal
 
 
 def equipment(report: Report) -> Dataset:
-    """The item of Contributing Equipment Sequence that names the model's very weights (PS3.3 section C.12.1)."""
+    """The item of Contributing Equipment Sequence that names the model's very weights (PS3.3 section C.12.1).
+
+    What it must say stands in IHE AI Results, RAD TF-3 section 6.5.3.1; model name, version and UID are the same as in
+    the content tree's TID 1004 and 4019 (table 6.5.3.1-1).
+    """
     algorithm = report.result.algorithm
     item = Dataset()
     item.PurposeOfReferenceCodeSequence = [concept(codes.PROCESSING_EQUIPMENT)]
     put(item, "Manufacturer", lo(algorithm.manufacturer))
-    put(item, "ManufacturerModelName", lo(algorithm.title))
+    put(item, "ManufacturerModelName", lo(algorithm.name))
     put(item, "SoftwareVersions", lo(algorithm.version))
-    # PS3.3 allows DeviceUID here; dciodvfy does not know that yet, so it stands here as the serial number, and as
-    # DeviceUID in the General Equipment module.
-    item.DeviceSerialNumber = algorithm.device_uid
+    item.DeviceUID = algorithm.device_uid
     result, read = report.result, report.read
     # A signed version is of the time of signing; the model did its part when it read.
     made_at = result.created_at if result.signature is None else read.finished_at or result.created_at

@@ -17,6 +17,9 @@ REPORT_WAIT = dt.timedelta(hours=1)
 LONGEST_REPORT_WAIT = dt.timedelta(hours=24)
 # A destination that loses the same object so often is not sent it again by itself.
 MOST_LOST = 3
+# A destination that is asked by C-FIND or QIDO may list what it took a while later; what it does not list so long after
+# it took it, it has lost.
+LISTED_WITHIN = dt.timedelta(hours=1)
 
 
 def ask_later(session: Session, delivery_id: int, now: dt.datetime) -> None:
@@ -65,11 +68,23 @@ def wait_for_report(session: Session, delivery_id: int, now: dt.datetime) -> Non
 
 
 def in_vain(session: Session, delivery_id: int, words: str, now: dt.datetime) -> None:
-    """The destination could not be asked, or does not list it (yet): it is asked again, later each time."""
+    """The destination could not be asked: it is asked again, later each time."""
     row = _delivered(session, delivery_id)
     if row is not None:
         row.confirm_attempts += 1
         row.last_error, row.confirm_at = words, now + wait_after(row.confirm_attempts)
+
+
+def unlisted(session: Session, delivery_id: int, now: dt.datetime) -> None:
+    """The destination answers that it does not have it: it is asked again, and in the end the object is sent again."""
+    row = _delivered(session, delivery_id)
+    if row is None:
+        return
+    if row.delivered_at is not None and now - row.delivered_at > LISTED_WITHIN:
+        _lost(row, "it does not list it", now)
+        return
+    row.confirm_attempts += 1
+    row.last_error, row.confirm_at = "Delivered, but not found there.", now + wait_after(row.confirm_attempts)
 
 
 def confirm(session: Session, delivery_id: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,9 +118,11 @@ def liar() -> Iterator[Liar]:
 
 
 @contextmanager
-def report_listener(take: TakeCommitmentReport, port: int = 0) -> Iterator[int]:
-    """Our own acceptor, to which a peer and another one may report, and nobody sends anything; gives its port."""
-    reporters = (Caller("LIAR", "127.0.0.1"), Caller("OTHER", "127.0.0.1"), Caller("ORTHANC", "127.0.0.1"))
+def report_listener(
+    take: TakeCommitmentReport, port: int = 0, callers: Sequence[str] = ("LIAR", "OTHER", "ORTHANC")
+) -> Iterator[int]:
+    """Our own acceptor, to which these may report, and nobody sends anything; gives its port."""
+    reporters = tuple(Caller(ae_title, "127.0.0.1") for ae_title in callers)
     settings = ListenerSettings(
         host="127.0.0.1", port=port, callers=(Caller("NOBODY", "192.0.2.1"),), reporters=reporters, min_free_bytes=0
     )

@@ -12,10 +12,10 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian, KeyObjectSelectionDocumentStorage
 
-from fhir_records.renderings.conformance.air import air_faults
+from fhir_records.renderings.conformance.air import air_faults, equipment_faults
 from fhir_records.renderings.conformance.content_tree import tree_faults
 from fhir_records.renderings.conformance.iod import iod_faults
-from fhir_records.renderings.conformance.key_object_template import TID_2010
+from fhir_records.renderings.conformance.key_object_template import TID_2010, takes_back
 from fhir_records.renderings.conformance.pixels import pixel_faults
 from fhir_records.renderings.conformance.references import reference_faults
 from fhir_records.renderings.conformance.report_template import TID_1500
@@ -39,6 +39,8 @@ def faults_of(content: bytes) -> tuple[str, ...]:
             found += [*tree_faults(ds, TID_1500), *air_faults(ds)]
         elif ds.get("SOPClassUID") == KeyObjectSelectionDocumentStorage:
             found += tree_faults(ds, TID_2010)
+        if not takes_back(ds):
+            found += equipment_faults(ds)
     except Exception as error:  # boundary: pydicom raises whatever a broken file brings about, and it must not leave
         return (f"The object cannot be read back: {type(error).__name__}.",)
     return tuple(dict.fromkeys(found))[:_LONGEST_LIST]

@@ -1,22 +1,66 @@
-"""What IHE AI Results demands of a result's document beyond its templates, and what we demand of ourselves.
+"""What IHE AI Results demands of what a model makes beyond its templates, and what we demand of ourselves.
 
-IHE Radiology, AI Results (AIR), trial implementation: results are TID 1500 documents in the study that they are about;
-each says which algorithm made it, which images it rests on, and has an identity by which it is followed over time.
+IHE Radiology, AI Results (AIR), revision 1.3, trial implementation: results are TID 1500 documents in the study that
+they are about; each says which algorithm made it, which images it rests on, and has an identity by which it is followed
+over time. Every object names its algorithm in Contributing Equipment Sequence, in the same words as its content tree
+(RAD TF-3 section 6.5.3.1 and table 6.5.3.1-1).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from pydicom.dataset import Dataset
 
 from fhir_records.renderings.conformance.content_tree import CodePair, concept_of, pair
+from fhir_records.renderings.dicom_file import lo
 
 _OBSERVER_TYPE: Final = ("DCM", "121005")
 _DEVICE: Final = ("DCM", "121007")
 _PERSON: Final = ("DCM", "121006")
 _PRESENCE: Final = {("SCT", "52101004"), ("SCT", "272519000"), ("SCT", "373068000")}  # PS3.16 CID 240
+
+
+# What an item of Contributing Equipment Sequence says of an algorithm, beside its purpose.
+_OF_AN_ALGORITHM: Final = ("Manufacturer", "ManufacturerModelName", "SoftwareVersions", "DeviceUID")
+_PROCESSING: Final = ("DCM", "109102")
+# Content items that say the same: those of TID 1004 stand at the root, those of TID 4019 in a measurement group.
+_SAME_WORDS: Final = {
+    ("DCM", "121014"): ("TextValue", "Manufacturer"),
+    ("DCM", "121015"): ("TextValue", "ManufacturerModelName"),
+    ("DCM", "121012"): ("UID", "DeviceUID"),
+    ("DCM", "111001"): ("TextValue", "ManufacturerModelName"),
+    ("DCM", "111003"): ("TextValue", "SoftwareVersions"),
+}
+
+
+def equipment_faults(ds: Dataset) -> Iterator[str]:
+    """Where an object does not name the algorithm that made it (RAD TF-3 section 6.5.3.1)."""
+    items = [item for item in ds.get("ContributingEquipmentSequence") or () if _purpose(item) == _PROCESSING]
+    if not items:
+        yield "AIR: ContributingEquipmentSequence does not name the algorithm (109102, DCM)."
+        return
+    for item in items:
+        for keyword in _OF_AN_ALGORITHM:
+            if not item.get(keyword):
+                yield f"AIR: ContributingEquipmentSequence does not say the algorithm's {keyword}."
+    for item in _walk(ds.get("ContentSequence") or ()):
+        where, keyword = _SAME_WORDS.get(concept_of(item) or ("", ""), ("", ""))
+        # An attribute has 64 characters and no backslash, a content item may have more.
+        if where and lo(str(item.get(where))) not in {str(one.get(keyword)) for one in items}:
+            yield f"AIR: a content item names another algorithm than ContributingEquipmentSequence's {keyword}."
+
+
+def _purpose(item: Dataset) -> CodePair | None:
+    codes = item.get("PurposeOfReferenceCodeSequence")
+    return pair(codes[0]) if codes else None
+
+
+def _walk(items: Iterable[Dataset]) -> Iterator[Dataset]:
+    for item in items:
+        yield item
+        yield from _walk(item.get("ContentSequence") or ())
 
 
 def air_faults(ds: Dataset) -> Iterator[str]:

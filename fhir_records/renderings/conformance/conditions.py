@@ -13,6 +13,9 @@ from typing import Final
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
+from fhir_records.renderings.source_header import BODY_PARTS
+
+_UNPAIRED: Final = frozenset(BODY_PARTS.values())
 _TEXT_VRS: Final = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
 
 
@@ -84,8 +87,8 @@ CONDITIONS: Final[Mapping[str, Callable[[Place], bool]]] = MappingProxyType(
             and place.item.get("PatientIdentityRemoved") == "YES"
             and "DeidentificationMethodCodeSequence" not in place.item
         ),
-        # C.7.3.1: where no body part is said, nobody can tell that it is not paired.
-        "Laterality": lambda place: place.at_root and not place.item.get("BodyPartExamined"),
+        # C.7.3.1: where no body part is said that is surely unpaired, nobody can tell that it is not paired.
+        "Laterality": lambda place: place.at_root and place.item.get("BodyPartExamined") not in _UNPAIRED,
         "PatientOrientation": lambda place: (  # C.7.6.1
             place.at_root and "ImageOrientationPatient" not in place.item and "NumberOfFrames" not in place.item
         ),
@@ -111,6 +114,13 @@ CONDITIONS: Final[Mapping[str, Callable[[Place], bool]]] = MappingProxyType(
         "ConceptCodeSequence": _is("ValueType", "CODE"),  # table 10-2
         "DerivationCodeSequence": _in("DerivationImageSequence"),  # C.7.6.16.2.6
         "PurposeOfReferenceCodeSequence": _in("SourceImageSequence"),  # C.7.6.16.2.6
+        # C.7.6.16.2.1, .3 and .4: all of our frames lie in a volume.
+        "PixelSpacing": _in("PixelMeasuresSequence"),
+        "SliceThickness": _in("PixelMeasuresSequence"),
+        "ImagePositionPatient": _in("PlanePositionSequence"),
+        "ImageOrientationPatient": _in("PlaneOrientationSequence"),
+        "TrackingID": lambda place: "TrackingUID" in place.item,  # C.8.20.4
+        "TrackingUID": lambda place: "TrackingID" in place.item,  # C.8.20.4
         "SegmentAlgorithmName": lambda place: (
             place.item.get("SegmentAlgorithmType") not in (None, "MANUAL")
         ),  # C.8.20.4

@@ -9,6 +9,8 @@ from typing import Final
 
 from pydicom.dataset import Dataset
 
+from fhir_records.renderings.conformance.enumerated import ENUMERATED
+
 CodePair = tuple[str, str]  # coding scheme designator, code value
 
 # What an item of each value type must hold (PS3.3 sections C.17.3 and C.18).
@@ -26,6 +28,29 @@ _HOLDS: Final = {
     "SCOORD": "GraphicData",
     "CONTAINER": "ContinuityOfContent",
 }
+# What an item of any value type may have, what one of each type may have beside it, and what stands in their sequences.
+_MAY_HOLD: Final = frozenset(
+    {"RelationshipType", "ValueType", "ConceptNameCodeSequence", "ContentSequence", "ObservationDateTime"}
+)
+_MAY_HOLD_TOO: Final = {
+    "CONTAINER": frozenset({"ContentTemplateSequence"}),
+    "NUM": frozenset({"NumericValueQualifierCodeSequence"}),
+    "SCOORD": frozenset({"GraphicType", "PixelOriginInterpretation", "FiducialUID"}),
+}
+_CODE: Final = frozenset(
+    {"CodeValue", "LongCodeValue", "URNCodeValue", "CodingSchemeDesignator", "CodingSchemeVersion", "CodeMeaning"}
+)
+_IN_SEQUENCES: Final = {
+    "ConceptNameCodeSequence": _CODE,
+    "ConceptCodeSequence": _CODE,
+    "MeasurementUnitsCodeSequence": _CODE,
+    "NumericValueQualifierCodeSequence": _CODE,
+    "MeasuredValueSequence": frozenset({"NumericValue", "FloatingPointValue", "MeasurementUnitsCodeSequence"}),
+    "ContentTemplateSequence": frozenset({"MappingResource", "MappingResourceUID", "TemplateIdentifier"}),
+    "ReferencedSOPSequence": frozenset(
+        {"ReferencedSOPClassUID", "ReferencedSOPInstanceUID", "ReferencedFrameNumber", "ReferencedSegmentNumber"}
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,22 +141,44 @@ def _row(item: Dataset, rows: Sequence[Row]) -> Row | None:
 
 
 def _form(item: Dataset, place: str) -> Iterator[str]:
-    """What every content item has (PS3.3 section C.17.3)."""
+    """What every content item has, and nothing beside it (PS3.3 section C.17.3)."""
     kind = item.get("ValueType")
     holds = _HOLDS.get(str(kind))
     if holds is None:
         yield f"Content item {place} is of a value type that Wetread does not write."
     elif holds not in item or item[holds].is_empty:
         yield f"Content item {place} of type {kind} has no {holds}."
+    allowed = _MAY_HOLD | _MAY_HOLD_TOO.get(str(kind), frozenset()) | ({holds} if holds else set())
+    yield from _strangers(item, frozenset(allowed), place)
     names = item.get("ConceptNameCodeSequence")
     if not names:
-        if kind not in ("IMAGE", "COMPOSITE"):
+        if kind not in ("IMAGE", "COMPOSITE") or "ConceptNameCodeSequence" in item:
             yield f"Content item {place} has no concept name."
     elif not _is_code(names[0]):
         yield f"The concept name of content item {place} is not a whole code."
+    if kind == "CONTAINER" and item.get("ContinuityOfContent") not in ENUMERATED["ContinuityOfContent"]:
+        yield f"Content item {place} does not say whether its content is separate or continuous."
+    if kind in ("IMAGE", "COMPOSITE") and len(item.get("ReferencedSOPSequence") or ()) > 1:
+        yield f"Content item {place} refers to several objects and may refer to one."
+    if "ContentTemplateSequence" in item and not _names_template(item):
+        yield f"Content item {place} does not name its template whole."
     answer = item.get("ConceptCodeSequence")
     if kind == "CODE" and answer and not _is_code(answer[0]):
         yield f"The answer of content item {place} is not a whole code."
+
+
+def _strangers(item: Dataset, allowed: frozenset[str], place: str) -> Iterator[str]:
+    for element in item:
+        if element.keyword not in allowed:
+            yield f"{element.keyword or element.tag} is not an attribute of content item {place}."
+        elif element.VR == "SQ" and element.keyword != "ContentSequence":
+            for inner in element.value or ():
+                yield from _strangers(inner, _IN_SEQUENCES[element.keyword], place)
+
+
+def _names_template(item: Dataset) -> bool:
+    said = item.get("ContentTemplateSequence") or [Dataset()]
+    return said[0].get("MappingResource") == "DCMR" and bool(said[0].get("TemplateIdentifier"))
 
 
 def _is_code(item: Dataset) -> bool:

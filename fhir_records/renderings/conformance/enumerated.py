@@ -40,6 +40,8 @@ ENUMERATED: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
         "PresentationLUTShape": frozenset({"IDENTITY"}),  # C.8.32.2
         "ConversionType": frozenset({"DV", "DI", "DF", "WSD", "SD", "SI", "DRW", "SYN"}),  # C.8.6.1
         "PhotometricInterpretation": frozenset({"RGB", "MONOCHROME2"}),  # C.7.6.3.1.2, those that we write
+        "PlanarConfiguration": frozenset({"0", "1"}),  # C.7.6.3.1.3
+        "PixelRepresentation": frozenset({"0", "1"}),  # C.7.6.3
         "CompletionFlag": frozenset({"PARTIAL", "COMPLETE"}),  # C.17.2
         "VerificationFlag": frozenset({"UNVERIFIED", "VERIFIED"}),  # C.17.2
         "PreliminaryFlag": frozenset({"PRELIMINARY", "FINAL"}),  # C.17.2

@@ -13,6 +13,7 @@ from importlib.resources import files
 from typing import Any, Final
 
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 
 from fhir_records.renderings.conformance.conditions import CONDITIONS, Place
 from fhir_records.renderings.conformance.enumerated import ENUMERATED, MODALITY
@@ -72,9 +73,11 @@ def _attribute_faults(place: Place, keyword: str, kind: str) -> Iterator[str]:
     empty = ds[keyword].is_empty
     if empty and kind in ("1", "1C"):
         yield f"{name} is empty; its type is {kind}."
+    elif empty and kind == "3" and ds[keyword].VR == "SQ":
+        yield f"{name} has no item; where it is there, it has at least one."
     allowed = ENUMERATED.get(keyword)
     if allowed is not None and not empty:
         values = ds[keyword].value
-        for value in [values] if isinstance(values, str) else list(values):
+        for value in values if isinstance(values, MultiValue) else [values]:
             if str(value) not in allowed:
                 yield f"{name} has a value that is not allowed; allowed are {', '.join(sorted(allowed))}."

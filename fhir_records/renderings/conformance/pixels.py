@@ -32,6 +32,10 @@ _GROUPS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     }
 )
 
+_IMAGE_TYPE_VALUES: Final[Mapping[str, int]] = MappingProxyType(
+    {ParametricMapStorage: 4, SegmentationStorage: 2}  # C.8.32.2, C.8.20.2
+)
+
 
 def pixel_faults(ds: Dataset) -> Iterator[str]:
     """What does not fit; nothing for an object without pixels."""
@@ -45,6 +49,10 @@ def pixel_faults(ds: Dataset) -> Iterator[str]:
         yield f"{pixels} has not the length that rows, columns, frames and bits ask for."
     if pixels == "PixelData" and ds.get("HighBit") != (ds.get("BitsStored") or 0) - 1:
         yield "HighBit is not one less than BitsStored."
+    values = _IMAGE_TYPE_VALUES.get(str(ds.get("SOPClassUID")))
+    if values is not None and ds.get("ImageType") is not None and len(ds.ImageType) != values:
+        yield f"ImageType has not {values} values."
+    yield from _segment_faults(ds)
     groups = ds.get("PerFrameFunctionalGroupsSequence")
     if groups is not None and len(groups) != frames:
         yield "PerFrameFunctionalGroupsSequence has not an item for each of the NumberOfFrames."
@@ -60,3 +68,16 @@ def pixel_faults(ds: Dataset) -> Iterator[str]:
         count = 1 if isinstance(indices, int) else len(indices or ())
         if count != dimensions:
             yield f"Frame {number} has not an index for each item of DimensionIndexSequence."
+
+
+def _segment_faults(ds: Dataset) -> Iterator[str]:
+    """PS3.3 section C.8.20.2: segments are numbered from 1 on, and each frame is of one of them."""
+    numbers = [segment.get("SegmentNumber") for segment in ds.get("SegmentSequence") or ()]
+    if numbers != list(range(1, len(numbers) + 1)):
+        yield "SegmentNumber does not count the items of SegmentSequence from 1 on."
+    if not numbers:
+        return
+    for number, group in enumerate(ds.get("PerFrameFunctionalGroupsSequence") or (), start=1):
+        for item in group.get("SegmentIdentificationSequence") or ():
+            if item.get("ReferencedSegmentNumber") not in numbers:
+                yield f"Frame {number} is of a segment that SegmentSequence does not have."

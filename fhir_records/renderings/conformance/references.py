@@ -13,9 +13,10 @@ def reference_faults(ds: Dataset) -> Iterator[str]:
     named = set(_named(ds.get("ContentSequence") or ()))
     for group in ds.get("PerFrameFunctionalGroupsSequence") or ():
         for derivation in group.get("DerivationImageSequence") or ():
-            named.update(
-                str(item.get("ReferencedSOPInstanceUID")) for item in derivation.get("SourceImageSequence") or ()
-            )
+            sources = derivation.get("SourceImageSequence") or ()
+            if not sources:
+                yield "A frame is derived from an image that it does not name."
+            named.update(str(item.get("ReferencedSOPInstanceUID")) for item in sources)
     if not named <= listed:
         yield "An object is referred to that the object's own list of references does not have."
     for study in ds.get("CurrentRequestedProcedureEvidenceSequence") or ():

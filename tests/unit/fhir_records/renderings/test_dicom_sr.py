@@ -124,7 +124,8 @@ def test_document_level_attributes() -> None:
     assert (ds.ContentDate, ds.ContentTime) == ("20260304", "050607.080000")
     assert ds.SeriesDescription == "Wetread AI read: no neoplasm of the brain (preliminary)"
     equipment = ds.ContributingEquipmentSequence[0]
-    assert equipment.DeviceSerialNumber == ds.DeviceUID == ALGORITHM.device_uid
+    assert equipment.DeviceUID == ds.DeviceUID == ALGORITHM.device_uid
+    assert equipment.ManufacturerModelName == ALGORITHM.name
     (study,) = ds.CurrentRequestedProcedureEvidenceSequence
     references = study.ReferencedSeriesSequence[0].ReferencedSOPSequence
     assert [item.ReferencedSOPInstanceUID for item in references] == [header.SOPInstanceUID for header in evidence]

@@ -1,0 +1,83 @@
+"""The whole matrix: ``python -m tests.conformance_matrix``. Exit status 1 where anybody found a fault of ours."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from tests.conformance_matrix.checkers import Verdict, verdict_of
+from tests.conformance_matrix.sources import Source, files, left_out, made_up
+from tests.conformance_matrix.table import NAMES, Counts, markdown
+from tests.conformance_matrix.written import written
+
+Judged = tuple[str, str, str, str, Verdict]  # group and name of the source, kind and state of the object
+
+
+def judged(source: Source) -> list[Judged]:
+    """Every object about a source, and what was found in it."""
+    known, like = source.known(), source.evidence()[0]
+    with tempfile.TemporaryDirectory() as folder:
+        return [
+            (source.group, source.name, one.kind, one.state, verdict_of(one.content, Path(folder), known, like))
+            for one in written(source)
+        ]
+
+
+def main() -> int:
+    """Judge everything, print the tables and every fault."""
+    parser = argparse.ArgumentParser(prog="python -m tests.conformance_matrix", description=__doc__)
+    parser.add_argument("--data", type=Path, default=_test_data(), help="the folder of the test data")
+    parser.add_argument("--group", help="the sources of this group alone")
+    parser.add_argument("--every", type=int, default=1, help="only each so many-th source")
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    options = parser.parse_args()
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        sources = [one for one in _sources(options.data, Path(folder)) if options.group in (None, one.group)]
+        chosen = list(itertools.islice(sources, 0, None, options.every))
+        with ProcessPoolExecutor(options.processes) as pool:
+            faults = report(itertools.chain.from_iterable(pool.map(judged, chosen)), chosen)
+    print(f"\nNo images: {', '.join(left_out(options.data))}. {time.monotonic() - start:.0f} s.")
+    return 1 if faults else 0
+
+
+def report(found: Iterable[Judged], sources: list[Source]) -> int:
+    """Print both tables; the number of objects with a fault of ours."""
+    by_kind: defaultdict[tuple[str, ...], Counts] = defaultdict(Counts)
+    by_group: defaultdict[tuple[str, ...], Counts] = defaultdict(Counts)
+    faults = 0
+    count = {group: sum(one.group == group for one in sources) for group in dict.fromkeys(one.group for one in sources)}
+    for group, name, kind, state, verdict in found:
+        by_kind[NAMES[kind], state.replace("_", " ")].add(verdict)
+        by_group[group, str(count[group])].add(verdict)
+        if not verdict.is_clean:
+            faults += 1
+            print(f"{group} / {name} / {kind} / {state}: {verdict}", file=sys.stderr, flush=True)
+    print(
+        markdown(("object", "of a result"), dict(sorted(by_kind.items()))),
+        markdown(("sources", "number"), by_group),
+        sep="\n\n",
+    )
+    return faults
+
+
+def _sources(test_data: Path, folder: Path) -> Iterator[Source]:
+    yield from files(test_data)
+    yield from made_up(folder)
+
+
+def _test_data() -> Path:
+    told = os.environ.get("WETREAD_TEST_DATA")
+    return Path(told) if told else Path(__file__).resolve().parents[3] / "shared" / "data"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
