@@ -136,7 +136,7 @@ def add_result(
     session: Session, read: tables.Read, *, finding: Finding | None = None, refusal: Refusal | None = None
 ) -> tables.Result:
     """The first document version of a read's result."""
-    uid = f"1.2.826.0.1.3680043.8.498.{read.study_id}.1"
+    uid = series_uid(session.get_one(tables.Study, read.study_id))
     result = tables.Result(
         read_id=read.id,
         version=1,

@@ -105,7 +105,7 @@ def warmth(picture: Pixels) -> npt.NDArray[np.float64]:
 
 
 def test_the_map_lies_over_what_the_model_looked_at_and_is_off_until_asked_for(stage: Stage) -> None:
-    """Nothing is laid over at first; then colour lies at the spot and nowhere else, as strong as asked; off is as before."""
+    """Nothing is laid over at first; then colour lies at the spot alone, as strong as asked; off is as before."""
     bare = stage.pixels()
     words = stage.page.locator(".wv-legend")
     expect(words).to_be_hidden()
@@ -153,18 +153,19 @@ def test_the_map_moves_with_the_image(stage: Stage) -> None:
 
 
 def test_an_image_without_evidence_and_one_without_a_map_say_so(stage: Stage) -> None:
-    """No colour where the model saw nothing or was not asked, and words instead; the keys M and Home do as the buttons."""
+    """No colour where the model saw nothing or was not asked, and words instead; M does as the button."""
     page = stage.page
     page.locator(".wv-viewport").focus()
     page.keyboard.press("m")
     expect(page.get_by_role("button", name="Map", exact=True)).to_have_attribute("aria-pressed", "true")
     page.keyboard.press("Home")
     stage.of_slice(1)
-    expect(page.locator(".wv-legend-words")).to_have_text("Nowhere in this image did the model see evidence for its answer “Glioma”.")
+    words = page.locator(".wv-legend-words")
+    expect(words).to_have_text("Nowhere in this image did the model see evidence for its answer “Glioma”.")
     assert warmth(stage.pixels())[60:-90].max() < 4
     page.keyboard.press("End")
     stage.of_slice(3)
-    expect(page.locator(".wv-legend-words")).to_have_text("There is no map of this image. The key images have one.")
+    expect(words).to_have_text("There is no map of this image. The key images have one.")
     assert warmth(stage.pixels())[60:-90].max() < 4
 
 
