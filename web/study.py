@@ -21,7 +21,6 @@ from fhir_records.store.study_page import (
     study_document,
     study_page,
 )
-from fhir_records.store.withdrawals import REJECTION_NOTE
 from web.auth import Auth, person_of, require_role
 from web.kinds import shown_object
 from web.overlays import key_images, place_of, region_numbers
@@ -31,15 +30,6 @@ from web.study_objects import objects_of
 from web.worklist import etag
 
 SR = kinds.SR
-KINDS = {
-    SR: "DICOM SR",
-    kinds.SECONDARY_CAPTURE: "Page (Secondary Capture)",
-    kinds.PARAMETRIC_MAP: "Map (Parametric Map)",
-    kinds.KEY_OBJECTS: "Key images (Key Object Selection)",
-    kinds.ENCAPSULATED_PDF: "Page (PDF)",
-    kinds.SEGMENTATION: "Outlines (Segmentation)",
-    REJECTION_NOTE: "Rejection note",
-}
 MAY_RETRY = (Role.RADIOLOGIST, Role.ADMIN)
 STUCK = (DeliveryState.WAITING, DeliveryState.REFUSED)
 
@@ -133,7 +123,6 @@ def study_router(auth: Auth, pages: Pages, database: Database) -> APIRouter:
             "headline": plain_words.headline,
             "probability_words": plain_words.probability_words,
             "may_retry": person.user.role in MAY_RETRY,
-            "kinds": KINDS,
             "SR": SR,
             "stuck": STUCK,
             "may_sign": person.user.role in signing.MAY_SIGN,

@@ -78,10 +78,11 @@ export function buildLayout(): Layout {
     { role: 'toolbar', 'aria-label': 'Image tools' },
     make('div', 'wv-group', { role: 'group', 'aria-label': 'Mouse and finger' }, ...Object.values(tools)),
     make('div', 'wv-group', {}, invert, reset, presets),
-    make('div', 'wv-group', { role: 'group', 'aria-label': 'Laid over the image' }, map, opacity, models, marks),
   );
-  const keys = make('div', 'wv-keys', { role: 'group', 'aria-label': 'Key images' });
+  const keys = make('div', 'wv-group', { role: 'group', 'aria-label': 'Key images' });
   keys.hidden = true;
+  const laid = make('div', 'wv-group', { role: 'group', 'aria-label': 'Laid over the image' }, map, opacity, models, marks);
+  const answer = make('div', 'wv-keys', {}, keys, laid);
 
   const viewport = make('div', 'wv-viewport', { role: 'img', tabindex: '0', 'aria-label': 'No image yet' });
   const mapLayer = make('canvas', 'wv-layer', { 'aria-hidden': 'true' });
@@ -118,7 +119,7 @@ export function buildLayout(): Layout {
   const next = button('next', 'Next slice', 'Next slice (arrow down)', true);
   const slices = make('div', 'wv-slices', {}, previous, slider, next, position);
 
-  const main = make('div', 'wv-main', {}, toolbar, keys, stage, slices);
+  const main = make('div', 'wv-main', {}, toolbar, answer, stage, slices);
   const root = make('div', 'wv', { role: 'group', 'aria-label': 'Image viewer' }, seriesPanel, main);
   return {
     root, seriesPanel, seriesList, tools, invert, reset, presets, map, opacity, models, marks, keys, stage, viewport,
