@@ -59,9 +59,11 @@ def fill(database: Database, spool: Path) -> Busy:
     with database.session() as session:
         made = seed.every_state(session, after=10)
         studies = {word: study.study_uid for word, study in made.items()} | {"routed": uids[0]}
-        for word, study in made.items():
-            if word != "arriving":
-                seed.write_images(spool, session, study.id)
+        for study in made.values():
+            seed.write_images(spool, session, study.id)
+        seed.write_images(
+            spool, session, session.scalars(select(tables.Study.id).order_by(tables.Study.id)).first() or 0
+        )
         unsigned = seed.read_study(session, 31, delivery=DeliveryState.WAITING)
         report = _with_everything(session, spool, unsigned)
         studies["unsigned"] = unsigned.study_uid

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page
 
 from fhir_records.model import Role
 from tests import busy
@@ -91,3 +92,61 @@ def look_at(visitor: Visitor, name: str) -> Iterator[str]:
     for violation in Axe().run(page, options=AXE).response["violations"]:
         for node in violation["nodes"]:
             yield f"{name}: {violation['id']}: {node['target']}: {node.get('failureSummary', '')[:200]}"
+
+
+def test_a_study_is_read_and_accepted_by_keyboard_alone(busy_site: tuple[Site, busy.Busy], visit: Visit) -> None:
+    """From the worklist to the study, to its second key image with the map on, and to the signature."""
+    site, made = busy_site
+    visitor = visit(site, width=1400)
+    visitor.log_in()
+    page = visitor.page
+    reach(page, "document.activeElement.closest('tr')?.innerText.includes('ACC0031')")
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**/studies/{made.studies['unsigned']}")
+    page.locator(".wv-top-right", has_text="Key image 1").wait_for()
+    reach(page, "document.activeElement.getAttribute('aria-label') === 'Map'")
+    page.keyboard.press("Enter")
+    page.locator(".wv-legend", has_text="Not a contour").wait_for()
+    reach(page, "document.activeElement.textContent.startsWith('2. Image 1')")
+    page.keyboard.press("Enter")
+    page.locator(".wv-top-right", has_text="Key image 2").wait_for()
+    reach(page, "document.activeElement.matches('summary') && document.activeElement.textContent === 'Accept'")
+    page.keyboard.press("Enter")
+    reach(page, "document.activeElement.textContent === 'Sign: it is so'", most=2)
+    page.keyboard.press("Enter")
+    page.get_by_text("Signed by Radiologist").wait_for()
+
+
+def reach(page: Page, there: str, most: int = 120) -> None:
+    """Press Tab until ``there`` holds; what has the focus is seen each time."""
+    for _ in range(most):
+        page.keyboard.press("Tab")
+        ring = page.evaluate(
+            "() => { const s = getComputedStyle(document.activeElement);"
+            " return document.activeElement === document.body || s.outlineStyle !== 'none' || s.boxShadow !== 'none' }"
+        )
+        assert ring, page.evaluate("document.activeElement.outerHTML")
+        if page.evaluate(there):
+            return
+    raise AssertionError(f"{most} presses of Tab did not reach it: {there}")
+
+
+def test_the_study_is_printed_without_what_is_for_the_screen(busy_site: tuple[Site, busy.Busy], visit: Visit) -> None:
+    """On paper: patient, finding, who signed and the statement, black on white from a dark screen too; no buttons."""
+    site, made = busy_site
+    visitor = visit(site, width=794, dark=True)  # A4 at 96 dots per inch
+    visitor.log_in()
+    page = visitor.page
+    page.goto(f"{site.url}/studies/{made.studies['correct']}")
+    page.emulate_media(media="print")
+    for words in ("Doe, Jane", "Intracranial meningioma of the brain: present", "Not a certified medical device"):
+        assert page.get_by_text(words).first.is_visible(), words
+    assert page.get_by_text("Corrected and signed by Dr Marie Curie").is_visible()
+    assert page.locator("button:visible, summary.button:visible, #viewer:visible, nav:visible").count() == 0
+    colours = page.evaluate(
+        "[...document.querySelectorAll('.card, .card h2')].map((e) => { const s = getComputedStyle(e);"
+        " return [s.color, s.backgroundColor] })"
+    )
+    assert all(colour == "rgb(0, 0, 0)" for colour, _ in colours)
+    assert {ground for _, ground in colours} <= {"rgb(255, 255, 255)", "rgba(0, 0, 0, 0)"}
+    visitor.picture("study-print")

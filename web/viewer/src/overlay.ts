@@ -38,6 +38,7 @@ export interface Frame {
 }
 
 const SVG = 'http://www.w3.org/2000/svg';
+const EDGE = 4; // CSS pixels that words keep from what they stand beside
 const NO_MAP = 'There is no map of this image. The key images have one.';
 
 export class Overlay {
@@ -164,9 +165,10 @@ export class Overlay {
       outline.setAttribute('class', region === this.pending ? 'wv-region wv-proposed' : 'wv-region');
       outlines.append(outline);
       const note = make('span', 'wv-note', {}, region.words);
-      note.style.left = `${Math.min(...corners.map(([x]) => x))}px`;
-      note.style.top = `${Math.max(...corners.map(([, y]) => y)) + 4}px`;
       notes.append(note);
+      const most = notes.clientWidth - note.offsetWidth - EDGE;
+      note.style.left = `${Math.max(EDGE, Math.min(most, ...corners.map(([x]) => x)))}px`;
+      note.style.top = `${Math.max(...corners.map(([, y]) => y)) + EDGE}px`;
     }
   }
 }

@@ -327,7 +327,6 @@ export class Viewer {
     const image = found?.[1] === 'region' ? this.regions[place]?.image : this.keyImages[place];
     if (image === undefined) return;
     this.host.scrollIntoView({ block: 'nearest' });
-    this.layout.viewport.focus({ preventScroll: true });
     void this.jumpTo(image);
   }
 
