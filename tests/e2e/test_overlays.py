@@ -13,9 +13,9 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from fhir_records import tables
-from fhir_records.model import Role
+from fhir_records.model import ReadState, Role
 from tests import seed
-from tests.e2e.conftest import PASSWORD, Site
+from tests.e2e.conftest import PASSWORD, Site, Visitor
 
 WEBGL = ("--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
 PROCESSOR = ("--no-sandbox", "--disable-gpu", "--disable-3d-apis")
@@ -234,3 +234,31 @@ def test_a_mark_can_be_removed_before_it_is_signed(stage: Stage) -> None:
     page.get_by_role("button", name="Remove the mark").click()
     expect(page.locator(".wv-note")).to_have_count(0)
     assert page.get_by_label("Left", exact=True).input_value() == ""
+
+
+def test_a_finding_that_comes_while_one_waits_brings_its_images_and_map(
+    site: Site, visit: Callable[..., Visitor]
+) -> None:
+    """Without reloading: buttons for the key images and the map, and links that lead to the images."""
+    with site.database.session() as session:
+        study = seed.add_study(session, 1)
+        read = seed.add_read(session, study, ReadState.READING)
+        seed.write_images(site.spool, session, study.id)
+        study_uid, read_id = study.study_uid, read.id
+    visitor = visit(site)
+    visitor.log_in()
+    page = visitor.page
+    page.goto(f"{site.url}/studies/{study_uid}")
+    page.get_by_role("heading", name="Is being read").wait_for()
+    Stage(page).of_slice(2)
+    expect(page.get_by_role("button", name="Map", exact=True)).to_be_hidden()
+    with site.database.session() as session:
+        row = session.get_one(tables.Read, read_id)
+        row.state = ReadState.READ
+        seed.add_result(session, row, finding=seed.glioma(row.study))
+        seed.add_maps(session, row.study, read_id)
+    page.get_by_role("button", name="Key image 2 – slice 1").wait_for(timeout=8000)
+    page.get_by_role("button", name="Map", exact=True).wait_for()
+    page.locator("#finding").get_by_role("link", name="2. Image 1").click()
+    expect(page.locator(".wv-top-right")).to_have_text("Key image 2")
+    assert visitor.complaints == []
