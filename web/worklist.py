@@ -134,9 +134,9 @@ def finding_cell(line: ReadLine, revision: int) -> FindingCell:
 
 
 def standing_words(result: Result) -> str:
-    """How far a result stands: "preliminary", or which person did what to it."""
+    """How far a result stands: "preliminary", or which person did what to it; "" for a refusal that nobody signed."""
     if result.signature is None:
-        return status_words(result.status)
+        return status_words(result.status) if result.finding is not None else ""
     return f"{_ACT[result.signature.act]} by {result.signature.signer.display_name}"
 
 

@@ -71,7 +71,7 @@ class Sent:
 
 # Where the lesion of the last one lies on the screen: left, top, right, bottom, in heights of the picture, across from
 # its middle.
-LESION = (-0.1, 0.4, 0.1, 0.6)
+LESION = (0.06, 0.46, 0.26, 0.64)
 
 # The last one is the first on the worklist, and the one whose page is photographed.
 STUDIES = (
@@ -101,7 +101,7 @@ class Shot:
 SHOTS = (
     *(
         Shot(page, look, 1280, height)
-        for page, height in (("worklist", 760), ("study", 960), ("signing", 1060))
+        for page, height in (("worklist", 760), ("study", 960), ("signing", 1250))
         for look in ("light", "dark")
     ),
     Shot("map", "dark", 1280, 960),
@@ -220,8 +220,8 @@ def _open_study(page: Page, url: str, study: Sent) -> None:
 def _begin_to_correct(page: Page) -> None:
     """The form of a correction, with another answer and the lesion marked; nothing is signed."""
     page.locator("summary", has_text="Correct").click()
-    page.get_by_label("Answer", exact=True).select_option("meningioma")
-    page.locator("details[open] textarea[name=note]").fill("Dural tail; extra-axial.")
+    page.get_by_label("Answer", exact=True).select_option("glioma")
+    page.locator("details[open] textarea[name=note]").fill("Intra-axial; no dural tail.")
     page.get_by_role("button", name="Mark on the image").click()
     stage = page.locator(".wv-stage").bounding_box()
     assert stage is not None
@@ -233,6 +233,7 @@ def _begin_to_correct(page: Page) -> None:
     page.mouse.move(middle + right, stage["y"] + bottom)
     page.mouse.up()
     page.locator(".wv-note", has_text="Not signed yet").wait_for()
+    page.evaluate("scrollTo(0, 0)")
 
 
 def _secondary_capture(pacs: Path) -> None:

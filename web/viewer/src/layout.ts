@@ -81,7 +81,7 @@ export function buildLayout(): Layout {
   );
   const keys = make('div', 'wv-group', { role: 'group', 'aria-label': 'Key images' });
   keys.hidden = true;
-  const laid = make('div', 'wv-group', { role: 'group', 'aria-label': 'Laid over the image' }, map, opacity, models, marks);
+  const laid = make('div', 'wv-group wv-laid', { role: 'group', 'aria-label': 'Laid over the image' }, map, opacity, models, marks);
   const answer = make('div', 'wv-keys', {}, keys, laid);
 
   const viewport = make('div', 'wv-viewport', { role: 'img', tabindex: '0', 'aria-label': 'No image yet' });

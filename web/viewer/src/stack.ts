@@ -32,6 +32,7 @@ type ToolGroup = NonNullable<ReturnType<typeof ToolGroupManager.createToolGroup>
 const NAME = 'wetread';
 const VIEWPORT = 'stack';
 const CACHE_BYTES = 768 * 1024 * 1024;
+const UNTOUCHED = 0.01; // of zoom, and of millimetres that the image was moved
 const GRACE_MS = 2000; // for the wanted image to come after all
 const { MouseBindings } = ToolEnums;
 
@@ -196,8 +197,12 @@ export class Stack {
     return { origin: at(0, 0), right: at(columns, 0), bottom: at(0, rows), columns, rows };
   }
 
+  /** Fill the element, which has another size now, as long as nobody has zoomed or moved the image. */
   resize(): void {
-    this.engine.resize(true, true);
+    const { viewport } = this;
+    const [panX, panY] = viewport.getPan();
+    const untouched = Math.abs(viewport.getZoom() - 1) < UNTOUCHED && Math.hypot(panX, panY) < UNTOUCHED;
+    this.engine.resize(true, !untouched);
   }
 
   private get viewport(): Types.IStackViewport {

@@ -235,8 +235,9 @@ export class Viewer {
       const slices = await this.slicesOf(image.series_uid).catch(() => []);
       const index = indexOf(slices, image);
       if (index < 0) continue;
-      const label = `Key image ${order + 1} – slice ${index + 1}`;
-      const button = make('button', 'wv-button wv-key', { type: 'button', 'data-key': String(order) }, label);
+      const [name, where] = [`Key image ${order + 1}`, ` – slice ${index + 1}`];
+      const attributes = { type: 'button', 'data-key': String(order), title: name + where, 'aria-label': name + where };
+      const button = make('button', 'wv-button wv-key', attributes, make('span', '', {}, name), make('span', 'wv-where', {}, where));
       button.addEventListener('click', () => void this.jumpTo(image));
       buttons.push(button);
     }
