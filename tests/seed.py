@@ -29,9 +29,11 @@ from fhir_records.model import (
     ReadState,
     Refusal,
     ResultStatus,
+    SaliencyMap,
     Standing,
 )
 from fhir_records.renderings.dicom_sr import render_sr
+from fhir_records.store import saliency
 from fhir_records.store.results import load_report
 
 NOW = dt.datetime(2026, 11, 20, 9, 30, tzinfo=dt.UTC)
@@ -42,6 +44,8 @@ MENINGIOMA = Code("SCT", "302820008", "Intracranial meningioma (disorder)")
 ADENOMA = Code("SCT", "254956000", "Pituitary adenoma (disorder)")
 ALGORITHM = Algorithm("brain_mr_tumour", "1.0.0", "Brain MR tumour", "Wetread", "2.25.7", "ab" * 32)
 MR = "1.2.840.10008.5.1.4.1.1.4"
+SPOT = (0.25, -0.1)  # of the phantom, across and down from its middle, in halves of its side
+MAP_CELLS = 32  # a side
 ENHANCED_SR = "1.2.840.10008.5.1.4.1.1.88.22"
 
 
@@ -132,7 +136,7 @@ def add_result(
     session: Session, read: tables.Read, *, finding: Finding | None = None, refusal: Refusal | None = None
 ) -> tables.Result:
     """The first document version of a read's result."""
-    uid = f"1.2.826.0.1.3680043.8.498.{read.study_id}.1"
+    uid = series_uid(session.get_one(tables.Study, read.study_id))
     result = tables.Result(
         read_id=read.id,
         version=1,
@@ -243,6 +247,22 @@ def read_study(
     return Seeded(study.id, study.study_uid, read.id, result.id, sent.document_id, sent.id)
 
 
+def add_maps(session: Session, study: tables.Study, read_id: int) -> None:
+    """Maps of a glioma's key images: on slice 2 the model looked at the bright spot, on slice 1 at nothing."""
+    uid, cells = series_uid(study), MAP_CELLS
+    y, x = (np.mgrid[0:cells, 0:cells] + 0.5) / cells * 2 - 1
+    levels = np.clip(255 * np.exp(-(((x - SPOT[0]) ** 2 + (y - SPOT[1]) ** 2) / 0.02)), 0, 255).astype(np.uint8)
+    blank = bytes(cells * cells)
+    saliency.add_maps(
+        session,
+        read_id,
+        [
+            SaliencyMap(ImageRef(uid, f"{uid}.2", MR), "glioma", cells, cells, 4.2, levels.tobytes()),
+            SaliencyMap(ImageRef(uid, f"{uid}.1", MR), "glioma", cells, cells, 0.0, blank),
+        ],
+    )
+
+
 def every_state(session: Session, after: int = 0) -> dict[str, tables.Study]:
     """A study in each of the states that the worklist knows, by a word for it; numbered from ``after`` + 1."""
     made = {
@@ -322,7 +342,7 @@ def _dataset(study: tables.Study, row: tables.Instance) -> Dataset:
 def _phantom(slice_number: int) -> np.ndarray:
     y, x = np.mgrid[-1:1:128j, -1:1:128j]
     skull, brain = np.hypot(x / 0.75, y / 0.9) < 1, np.hypot(x / 0.68, y / 0.83) < 1
-    spot = np.hypot(x - 0.25, y + 0.1) < 0.05 * slice_number
+    spot = np.hypot(x - SPOT[0], y - SPOT[1]) < 0.05 * slice_number
     image = (
         skull * 700.0 - brain * 350 + brain * 60 * np.sin(9 * x + slice_number) * np.cos(8 * y) + (spot & brain) * 450
     )

@@ -11,6 +11,9 @@ from pydicom.uid import UID
 
 from dicom_listener.transfer_syntaxes import Way, transfer_syntax
 from fhir_records.model import Instance, InstanceKind
+from fhir_records.renderings import kinds
+from fhir_records.store.withdrawals import REJECTION_NOTE
+from web.words import plain_name
 
 _ROOT: Final = "1.2.840.10008.5.1.4.1.1."
 ENCAPSULATED_PDF: Final = _ROOT + "104.1"
@@ -61,6 +64,18 @@ _WORDS: Final[Mapping[str, str]] = MappingProxyType(
         "481.8": "Radiotherapy ion plan",
     }
 )
+# What Wetread writes, by the record's word for its kind.
+_DOCUMENTS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        kinds.SR: "Structured report",
+        kinds.SECONDARY_CAPTURE: "Page as an image",
+        kinds.PARAMETRIC_MAP: "Map of where the model looked",
+        kinds.KEY_OBJECTS: "Key images",
+        kinds.ENCAPSULATED_PDF: "Page as a PDF",
+        kinds.SEGMENTATION: "Outlines",
+        REJECTION_NOTE: "Rejection note",
+    }
+)
 _REPORT_CLASSES: Final = _ROOT + "88."
 
 
@@ -85,6 +100,11 @@ def kind_words(sop_class_uid: str) -> str:
     if name == sop_class_uid:  # not in the dictionary
         return "Object of a private or newer kind"
     return name.split(" - ", maxsplit=1)[0].removesuffix(" Storage")
+
+
+def document_words(kind: str) -> str:
+    """What an object that Wetread wrote is: "Structured report"."""
+    return _DOCUMENTS.get(kind) or plain_name(kind).capitalize()
 
 
 def shown_object(instance: Instance) -> ShownObject:

@@ -16,6 +16,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from web import words
+from web.kinds import document_words
 from web.settings import WebSettings
 
 HERE = Path(__file__).parent
@@ -88,6 +89,11 @@ class Pages:
         self._environment.filters.update(
             nobreak=words.nobreak,
             answer_words=words.answer_words,
+            status_words=words.status_words,
+            plain_name=words.plain_name,
+            source_words=words.source_words,
+            detail_words=words.detail_words,
+            document_words=document_words,
             person_name=words.person_name,
             sex_words=words.sex_words,
             percent=words.percent,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request
@@ -11,7 +11,7 @@ from starlette.responses import RedirectResponse, Response
 
 from fhir_records import audit, completion, jobs, signing
 from fhir_records.database import Database
-from fhir_records.model import AuditEntry, DeliveryState, ImageRef, Role
+from fhir_records.model import AuditEntry, DeliveryState, Role
 from fhir_records.renderings import kinds, plain_words
 from fhir_records.store.study_objects import StudyObjects
 from fhir_records.store.study_page import (
@@ -21,24 +21,15 @@ from fhir_records.store.study_page import (
     study_document,
     study_page,
 )
-from fhir_records.store.withdrawals import REJECTION_NOTE
 from web.auth import Auth, person_of, require_role
 from web.kinds import shown_object
+from web.overlays import key_images, place_of, region_numbers
 from web.pages import VIEWER_POLICY, Pages
 from web.sr_text import read_report
 from web.study_objects import objects_of
 from web.worklist import etag
 
 SR = kinds.SR
-KINDS = {
-    SR: "DICOM SR",
-    kinds.SECONDARY_CAPTURE: "Page (Secondary Capture)",
-    kinds.PARAMETRIC_MAP: "Map (Parametric Map)",
-    kinds.KEY_OBJECTS: "Key images (Key Object Selection)",
-    kinds.ENCAPSULATED_PDF: "Page (PDF)",
-    kinds.SEGMENTATION: "Outlines (Segmentation)",
-    REJECTION_NOTE: "Rejection note",
-}
 MAY_RETRY = (Role.RADIOLOGIST, Role.ADMIN)
 STUCK = (DeliveryState.WAITING, DeliveryState.REFUSED)
 
@@ -118,6 +109,7 @@ def study_router(auth: Auth, pages: Pages, database: Database) -> APIRouter:
 
     def _context(request: Request, content: StudyPage, objects: StudyObjects) -> dict[str, Any]:
         person = person_of(request)
+        keys = key_images(content)
         return {
             "content": content,
             "study": content.study,
@@ -125,12 +117,13 @@ def study_router(auth: Auth, pages: Pages, database: Database) -> APIRouter:
             "shown_objects": [shown_object(instance) for instance in objects.first],
             "tag": etag((content, objects), pages.settings.version),
             "positions": {image.sop_uid: image for image in content.key_images},
-            "key_images": json.dumps(key_images(content)),
+            "key_images": json.dumps([asdict(place) for place in keys]),
+            "key_number": lambda ref: keys[place_of(ref)],
+            "region_numbers": region_numbers(content),
             "headline": plain_words.headline,
             "probability_words": plain_words.probability_words,
             "segment_words": plain_words.segment_words,
             "may_retry": person.user.role in MAY_RETRY,
-            "kinds": KINDS,
             "SR": SR,
             "stuck": STUCK,
             "may_sign": person.user.role in signing.MAY_SIGN,
@@ -139,15 +132,6 @@ def study_router(auth: Auth, pages: Pages, database: Database) -> APIRouter:
         }
 
     return router
-
-
-def key_images(content: StudyPage) -> Sequence[dict[str, str | int | None]]:
-    """The key images of the findings that stand, the most telling first, as the viewer wants them."""
-    references: dict[ImageRef, None] = {}
-    for history in content.current if content.reads else ():
-        if history.newest is not None and history.newest.result.finding is not None:
-            references.update(dict.fromkeys(history.newest.result.finding.key_images))
-    return [{"series_uid": ref.series_uid, "sop_uid": ref.sop_uid, "frame": ref.frame} for ref in references]
 
 
 def _entry(request: Request, action: str, study_uid: str, **detail: int) -> AuditEntry:

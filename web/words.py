@@ -8,8 +8,17 @@ from collections.abc import Callable
 from zoneinfo import ZoneInfo
 
 from fhir_records.agreement import Answer
-from fhir_records.model import ClassProbability, Presence
+from fhir_records.model import ClassProbability, Presence, ResultStatus
 
+# FHIR's words for how far a result stands, as people say it.
+STATUS_WORDS = {
+    ResultStatus.PRELIMINARY: "preliminary",
+    ResultStatus.FINAL: "signed",
+    ResultStatus.AMENDED: "amended and signed",
+    ResultStatus.ENTERED_IN_ERROR: "entered in error",
+}
+# By which door a study came.
+DOOR_WORDS = {"dicom": "over DICOM", "orthanc": "from Orthanc", "stow": "over DICOMweb"}
 SEX_WORDS = {"M": "male", "F": "female", "O": "other"}  # PS3.3 PatientSex
 
 
@@ -82,3 +91,31 @@ def answer_words(answer: ClassProbability | Answer) -> str:
         return answer.label
     name = re.sub(r"\s*\((disorder|finding|morphologic abnormality)\)$", "", answer.code.meaning)
     return f"No {name[:1].lower()}{name[1:]}" if answer.presence is Presence.ABSENT else name
+
+
+def status_words(status: ResultStatus) -> str:
+    """How far a result stands."""
+    return STATUS_WORDS[status]
+
+
+def plain_name(name: str) -> str:
+    """A name that programs use, for people: "brain_mr_tumour" is "brain mr tumour"."""
+    return name.replace("_", " ")
+
+
+def source_words(source: str) -> str:
+    """Where something came from: "CT1, over DICOM" for "dicom:CT1"."""
+    door, found, who = source.partition(":")
+    words = DOOR_WORDS.get(door)
+    return f"{who}, {words}" if found and words else source
+
+
+def detail_words(value: object) -> str:
+    """A detail of the audit trail: lists without brackets, yes and no, a dash for nothing."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(detail_words(part) for part in value) or "–"
+    if isinstance(value, dict):
+        return ", ".join(f"{plain_name(str(name))} {detail_words(part)}" for name, part in value.items()) or "–"
+    return "–" if value is None or value == "" else str(value)

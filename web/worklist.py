@@ -13,12 +13,23 @@ from starlette.responses import Response
 
 from fhir_records.database import Database
 from fhir_records.errors import QueryError
-from fhir_records.model import Delivery, DeliveryState, Priority, ReadState, Role, StudyState
+from fhir_records.model import (
+    Act,
+    Delivery,
+    DeliveryState,
+    Priority,
+    ReadState,
+    Result,
+    ResultStatus,
+    Role,
+    StudyState,
+)
 from fhir_records.renderings import plain_words
 from fhir_records.store import attention
 from fhir_records.store.worklist import ReadLine, WorklistPage, WorklistQuery, WorklistRow, worklist, worklist_stamp
 from web.auth import Auth, person_of
 from web.pages import Pages
+from web.words import status_words
 
 HELD = "held"
 # Worst first: one word stands for all deliveries of a study.
@@ -38,10 +49,11 @@ class FindingCell:
     """A read in a line of the worklist."""
 
     text: str
-    tone: str  # CSS class: present, absent, refused, failed, pending
+    tone: str  # CSS class: present, absent, refused, failed, pending, in-error
     probability: float | None  # of the answer, 0 to 1
     probability_text: str
     earlier: bool  # the finding is of an earlier revision; newer images are not read yet
+    standing: str = ""  # how far it stands, and who says so; "" where nothing is said
 
 
 def worklist_router(auth: Auth, pages: Pages, database: Database) -> APIRouter:
@@ -108,15 +120,27 @@ def finding_cell(line: ReadLine, revision: int) -> FindingCell:
     earlier = line.read.revision < revision
     if line.result is not None:
         words = plain_words.headline(line.result)
-        finding = line.result.finding
+        finding, standing = line.result.finding, standing_words(line.result)
+        if line.result.status is ResultStatus.ENTERED_IN_ERROR:
+            return FindingCell(words, "in-error", None, "", earlier, standing)
         if finding is None:
-            return FindingCell(words, "refused", None, "", earlier)
+            return FindingCell(words, "refused", None, "", earlier, standing)
         probability = finding.probability
         said = "" if probability is None else plain_words.probability_words(probability)
-        return FindingCell(words, finding.presence.value, probability, said, earlier)
+        return FindingCell(words, finding.presence.value, probability, said, earlier, standing)
     if line.read.state is ReadState.FAILED:
         return FindingCell(f"Not read yet: {line.read.error or 'the read failed'}", "failed", None, "", earlier)
     return FindingCell("", "pending", None, "", earlier)
+
+
+def standing_words(result: Result) -> str:
+    """How far a result stands: "preliminary", or which person did what to it; "" for a refusal that nobody signed."""
+    if result.signature is None:
+        return status_words(result.status) if result.finding is not None else ""
+    return f"{_ACT[result.signature.act]} by {result.signature.signer.display_name}"
+
+
+_ACT = {Act.ACCEPT: "signed", Act.CORRECT: "corrected and signed", Act.REJECT: "rejected"}
 
 
 def delivery_words(deliveries: Sequence[Delivery]) -> tuple[str, str]:

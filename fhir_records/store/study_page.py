@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, joinedload
 
 from fhir_records import tables
 from fhir_records.errors import NotFound
-from fhir_records.model import Delivery, DeliveryState, Read, Result, Standing, Study
+from fhir_records.model import Delivery, DeliveryState, Finding, ImageRef, Read, Result, Standing, Study
 from fhir_records.store.deliveries import delivery_record
 from fhir_records.store.results import read_record, result_record
 from fhir_records.store.studies import study_record
@@ -78,7 +78,7 @@ class FhirLink:
 
 @dataclass(frozen=True, slots=True)
 class KeyImage:
-    """Where a key image stands in the study, in numbers that a viewer shows too."""
+    """Where a key image, or one that a person marked, stands in the study, in numbers that a viewer shows too."""
 
     sop_uid: str
     series_number: int | None
@@ -260,11 +260,16 @@ def _key_images(session: Session, study_id: int, reads: Sequence[ReadHistory]) -
         .where(
             instance.study_id == study_id,
             instance.standing == Standing.CURRENT,
-            instance.sop_uid.in_({image.sop_uid for finding in findings for image in finding.key_images}),
+            instance.sop_uid.in_({image.sop_uid for finding in findings for image in _shown(finding)}),
         )
         .order_by(instance.id)
     )
     return tuple(KeyImage(*row) for row in rows)
+
+
+def _shown(finding: Finding) -> tuple[ImageRef, ...]:
+    """The images that the page names: the key images, and the one that a person marked."""
+    return finding.key_images if finding.region is None else (*finding.key_images, finding.region.image)
 
 
 def _revisions(session: Session, study_id: int) -> tuple[RevisionLine, ...]:

@@ -30,6 +30,7 @@ from fhir_records import tables
 from fhir_records.errors import QueryError
 from fhir_records.model import (
     Delivery,
+    DeliveryState,
     InstanceKind,
     Read,
     ReadState,
@@ -62,6 +63,7 @@ class WorklistRow:
     study: Study
     provisional: bool  # the patient is not settled
     reads: tuple[ReadLine, ...]  # of the newest revision that has any
+    to_take_back: tuple[Delivery, ...]  # of any version: they are somewhere, and should not be any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +180,7 @@ def _rows(session: Session, studies: Sequence[tables.Study]) -> Iterable[Worklis
     newest = {study: [r for r in rows if r.revision == max(x.revision for x in rows)] for study, rows in reads.items()}
     results = newest_results(session, [read.id for rows in newest.values() for read in rows])
     deliveries = _deliveries(session, [result.id for result in results.values()])
-    counts = _image_counts(session, ids)
+    counts, open_withdrawals = _image_counts(session, ids), _open_withdrawals(session, ids)
     for study in studies:
         lines = tuple(
             ReadLine(
@@ -189,7 +191,12 @@ def _rows(session: Session, studies: Sequence[tables.Study]) -> Iterable[Worklis
             for read in newest.get(study.id, [])
         )
         states = [read.state for read in reads[study.id] if read.revision == study.revision]
-        yield WorklistRow(record_of(study, states, *counts.get(study.id, (0, 0))), study.patient.provisional, lines)
+        yield WorklistRow(
+            study=record_of(study, states, *counts.get(study.id, (0, 0))),
+            provisional=study.patient.provisional,
+            reads=lines,
+            to_take_back=tuple(open_withdrawals[study.id]),
+        )
 
 
 def _deliveries(session: Session, result_ids: Sequence[int]) -> Mapping[int, list[Delivery]]:
@@ -203,6 +210,21 @@ def _deliveries(session: Session, result_ids: Sequence[int]) -> Mapping[int, lis
     for result_id, delivery in rows:
         by_result[result_id].append(delivery_record(delivery))
     return by_result
+
+
+def _open_withdrawals(session: Session, study_ids: Sequence[int]) -> Mapping[int, list[Delivery]]:
+    rows = session.execute(
+        select(tables.Read.study_id, tables.Delivery)
+        .join(tables.Delivery.document)
+        .join(tables.Document.result)
+        .join(tables.Result.read)
+        .where(tables.Read.study_id.in_(study_ids), tables.Delivery.state == DeliveryState.WITHDRAWAL_OPEN)
+        .order_by(tables.Delivery.id)
+    )
+    by_study: dict[int, list[Delivery]] = defaultdict(list)
+    for study_id, delivery in rows:
+        by_study[study_id].append(delivery_record(delivery))
+    return by_study
 
 
 def _image_counts(session: Session, study_ids: Sequence[int]) -> Mapping[int, tuple[int, int]]:

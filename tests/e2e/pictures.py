@@ -16,13 +16,16 @@ from pathlib import Path
 
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
+from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.uid import SecondaryCaptureImageStorage
 
 from deploy import phantom
 from dicom_listener import sender
 from dicom_listener.folder_pacs import FolderPacs
 from dicom_listener.settings import Node, SenderSettings
 from fhir_records.identities import UUID_UID_ROOT
+from inference.registry import Registry
 from tests.peers import free_port
 from tests.service import Service, running, until
 
@@ -40,6 +43,7 @@ name = "PACS"
 ae_title = "{pacs_title}"
 host = "127.0.0.1"
 port = {pacs_port}
+objects = ["sr", "sc"]
 
 [[route]]
 name = "every study"
@@ -65,6 +69,10 @@ class Sent:
         return f"{UUID_UID_ROOT}.{31415926535 + self.number}"
 
 
+# Where the lesion of the last one lies on the screen: left, top, right, bottom, in heights of the picture, across from
+# its middle.
+LESION = (0.06, 0.46, 0.26, 0.64)
+
 # The last one is the first on the worklist, and the one whose page is photographed.
 STUDIES = (
     Sent("Phantom^Knee", 4, body_part="KNEE", description="MR labelled as a knee (phantom)"),
@@ -78,7 +86,7 @@ STUDIES = (
 class Shot:
     """One picture."""
 
-    page: str  # worklist | study
+    page: str  # worklist | study | map | signing
     look: str  # light | dark
     width: int
     height: int
@@ -93,9 +101,10 @@ class Shot:
 SHOTS = (
     *(
         Shot(page, look, 1280, height)
-        for page, height in (("worklist", 720), ("study", 940))
+        for page, height in (("worklist", 760), ("study", 960), ("signing", 1250))
         for look in ("light", "dark")
     ),
+    Shot("map", "dark", 1280, 960),
     Shot("study", "light", 400, 860, "-narrow"),
 )
 
@@ -112,6 +121,7 @@ def main() -> int:
         try:
             for shot in SHOTS:
                 _take(browser, service, shot)
+            _secondary_capture(Path(folder) / "pacs")
         finally:
             browser.close()
     return 0
@@ -123,6 +133,7 @@ def _service(folder: Path) -> Iterator[Service]:
     pacs = FolderPacs(folder / "pacs", ae_title="PACS", port=free_port())
     pacs.start()
     try:
+        Registry(folder / "home" / "models").ensure_shipped()  # here, because it may take longer than a start may
         config = _CONFIG.format(pacs_title=pacs.ae_title, pacs_port=pacs.port)
         with running(folder / "home", config) as service:
             done = service.run(
@@ -140,7 +151,7 @@ def _service(folder: Path) -> Iterator[Service]:
                 raise SystemExit(done.stderr)
             for number, study in enumerate(STUDIES, start=1):
                 _send(study, folder / study.name, service)
-                until(lambda wanted=number: len(list((folder / "pacs").rglob("*.dcm"))) >= wanted, 240, study.name)
+                until(lambda wanted=number: len(list((folder / "pacs").rglob("*.dcm"))) >= 2 * wanted, 400, study.name)
             yield service
     finally:
         pacs.stop()
@@ -174,8 +185,13 @@ def _take(browser: Browser, service: Service, shot: Shot) -> None:
     try:
         page = context.new_page()
         _log_in(page, service.url)
-        if shot.page == "study":
+        if shot.page != "worklist":
             _open_study(page, service.url, STUDIES[-1])
+        if shot.page == "map":
+            page.get_by_role("button", name="Map", exact=True).click()
+            page.locator(".wv-legend", has_text="Not a contour").wait_for()
+        if shot.page == "signing":
+            _begin_to_correct(page)
         page.screenshot(path=shot.path)
     finally:
         context.close()
@@ -199,6 +215,37 @@ def _open_study(page: Page, url: str, study: Sent) -> None:
     # A selector, not a function: the page's policy forbids evaluating strings.
     page.wait_for_selector("html[data-shown]", state="attached", timeout=60_000)
     page.wait_for_load_state("networkidle")
+
+
+def _begin_to_correct(page: Page) -> None:
+    """The form of a correction, with another answer and the lesion marked; nothing is signed."""
+    page.locator("summary", has_text="Correct").click()
+    page.get_by_label("Answer", exact=True).select_option("glioma")
+    page.locator("details[open] textarea[name=note]").fill("Intra-axial; no dural tail.")
+    page.get_by_role("button", name="Mark on the image").click()
+    stage = page.locator(".wv-stage").bounding_box()
+    assert stage is not None
+    left, top, right, bottom = (share * stage["height"] for share in LESION)
+    middle = stage["x"] + stage["width"] / 2
+    page.mouse.move(middle + left, stage["y"] + top)
+    page.mouse.down()
+    page.mouse.move(middle + (left + right) / 2, stage["y"] + (top + bottom) / 2)
+    page.mouse.move(middle + right, stage["y"] + bottom)
+    page.mouse.up()
+    page.locator(".wv-note", has_text="Not signed yet").wait_for()
+    page.evaluate("scrollTo(0, 0)")
+
+
+def _secondary_capture(pacs: Path) -> None:
+    """The page that a PACS without structured reports shows, as it was sent."""
+    for path in sorted(pacs.rglob("*.dcm")):
+        ds = dcmread(path)
+        if ds.SOPClassUID == SecondaryCaptureImageStorage and ds.StudyInstanceUID == STUDIES[-1].study_uid:
+            target = FOLDER / "secondary-capture.png"
+            Image.fromarray(ds.pixel_array).save(target)
+            _compact(target)
+            return
+    raise SystemExit("The PACS holds no secondary capture of the study.")
 
 
 def _compact(path: Path) -> None:

@@ -27,7 +27,7 @@ def test_the_study_page_shows_the_finding_and_what_the_viewer_needs(enter: Enter
         "No neoplasm",
         "Not a certified medical device.",
         "Brain MR tumour, version 1.0.0",
-        "image 2 of series 1 (T1 axial)",
+        "Image 2 of series 1 (T1 axial)",
         f'data-study-uid="{study.study_uid}"',
         f"/studies/{study.study_uid}/sr/{study.document_id}/text",
         "delivered",

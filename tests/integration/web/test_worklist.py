@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import pytest
 from sqlalchemy import Executable, insert, select, update
 
-from fhir_records import tables
+from fhir_records import signing, tables
 from fhir_records.database import Database
 from fhir_records.errors import QueryError
-from fhir_records.model import DeliveryState, ReadState, StudyState
+from fhir_records.model import Act, DeliveryState, ReadState, Role, Signer, StudyState, Withdrawal
+from fhir_records.store import withdrawals
 from fhir_records.store.studies import derive_state
 from fhir_records.store.worklist import WorklistQuery, worklist
 from tests import seed
@@ -45,7 +47,7 @@ def test_the_worklist_shows_each_study_with_its_state_and_finding(enter: Enter, 
         "No neoplasm of the brain (probability 97\u00a0%)",
         "Not read, because the study has CT images and this model reads MR only",
         "was killed after 120 s.",
-        "No route asks for a read",
+        "No rule asks for a read",
         "delivered to pacs",
         "waiting for pacs",
         "refused by pacs",
@@ -164,3 +166,35 @@ def test_the_state_filter_agrees_with_the_state_shown(database: Database) -> Non
             still_open=still_open, revision=revision, routed_revision=min(routed, revision), reads=reads
         )
         assert shown[f"ACC{number:04}"] is expected
+
+
+def test_the_list_says_who_signed_and_what_is_to_be_taken_back(enter: Enter, database: Database) -> None:
+    """A machine's word is preliminary, a person's carries the name; what should be gone from a PACS is named there."""
+    with database.session() as session:
+        seed.read_study(session, 1)
+        rejected = seed.read_study(session, 2)
+        assert rejected.read_id is not None and rejected.result_id is not None
+        signer = Signer("curie", "Curie^Marie", "Dr Marie Curie", "", None)
+        wanted = signing.SigningRequest(rejected.study_uid, rejected.read_id, 1, Act.REJECT)
+        signing.sign(session, wanted, signer, seed.NOW)
+        withdrawals.withdraw(session, [rejected.result_id], Withdrawal.REJECTED, seed.NOW)
+    newer, older = re.findall(r'<tr class="study.*?</tr>', enter().get("/").text, re.S)
+    assert "rejected by Dr Marie Curie" in newer and "said in-error" in newer and 'role="meter"' not in newer
+    assert "to be taken back from pacs" in newer
+    assert ">preliminary<" in older and "delivered to pacs" in older
+
+
+def test_the_administrator_is_told_of_all_that_needs_attention(enter: Enter, database: Database) -> None:
+    """Objects held back, to be taken back, and missing files stand in the line above the list, each with its place."""
+    with database.session() as session:
+        held, gone = seed.read_study(session, 1, delivery=DeliveryState.REFUSED), seed.read_study(session, 2)
+        session.get_one(tables.Document, held.document_id).faults = ["Rows is missing; its type is 1."]
+        session.get_one(tables.Delivery, gone.delivery_id).state = DeliveryState.WITHDRAWAL_OPEN
+        session.scalars(select(tables.Instance).limit(1)).one().missing_since = seed.NOW
+    text = enter(Role.ADMIN).get("/").text
+    for where, words in (
+        ("gate", "1 object held back"),
+        ("withdrawals", "1 object to be taken back"),
+        ("missing", "1 missing file"),
+    ):
+        assert f'<a href="/admin#{where}">{words}</a>' in text

@@ -7,7 +7,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from fhir_records.model import ResultStatus
+from fhir_records.renderings import kinds
 from web import words
+from web.kinds import document_words
 
 
 @pytest.mark.parametrize(
@@ -51,3 +54,22 @@ def test_instants_are_said_in_the_sites_zone() -> None:
 def test_a_meter_stays_within_its_scale(value: float, shown: float) -> None:
     """0 to 100, whatever comes."""
     assert words.percent(value) == shown
+
+
+def test_words_of_programs_are_said_as_people_do() -> None:
+    """Names without underscores, where things came from, and details without brackets or Python's words."""
+    assert words.plain_name("brain_mr_tumour") == "brain mr tumour"
+    assert words.source_words("dicom:CT1") == "CT1, over DICOM"
+    assert words.source_words("orthanc:archive") == "archive, from Orthanc"
+    assert words.source_words("elsewhere") == "elsewhere"
+    assert words.detail_words(["a", "b"]) == "a, b"
+    assert [words.detail_words(value) for value in (True, False, None, [], {"read_id": 7}, 3)] == [
+        "yes", "no", "–", "–", "read id 7", "3",
+    ]  # fmt: skip
+
+
+def test_every_status_and_every_kind_of_object_has_words() -> None:
+    """No page shows the record's own word for one."""
+    assert {words.status_words(status) for status in ResultStatus} == set(words.STATUS_WORDS.values())
+    for kind in (*kinds.FIRST_SERIES_NUMBER, "rejection_note"):
+        assert "_" not in document_words(kind) and document_words(kind)[0].isupper(), kind

@@ -11,6 +11,8 @@ const ICONS = {
   scroll: 'M6 4h12v16H6zM9 8h6M9 12h6M9 16h6',
   invert: 'M12 3a9 9 0 1 0 0 18a9 9 0 1 0 0-18M12 7a5 5 0 0 1 0 10z',
   reset: 'M4 12a8 8 0 1 0 2.5-5.8M4 4v5h5',
+  map: 'M12 4a8 8 0 1 0 0 16a8 8 0 1 0 0-16M12 8a4 4 0 1 0 0 8a4 4 0 1 0 0-8M12 11.5v1',
+  marks: 'M4 8V4h4M16 4h4v4M20 16v4h-4M8 20H4v-4M9 9h6v6H9z',
   previous: 'M15 5l-7 7l7 7',
   next: 'M9 5l7 7l-7 7',
 } as const;
@@ -25,9 +27,19 @@ export interface Layout {
   invert: HTMLButtonElement;
   reset: HTMLButtonElement;
   presets: HTMLSelectElement;
+  map: HTMLButtonElement;
+  opacity: HTMLInputElement;
+  models: HTMLSelectElement;
+  marks: HTMLButtonElement;
   keys: HTMLElement;
   stage: HTMLElement;
   viewport: HTMLDivElement;
+  mapLayer: HTMLCanvasElement;
+  outlines: SVGSVGElement;
+  notes: HTMLElement;
+  legend: HTMLElement;
+  legendStrip: HTMLCanvasElement;
+  legendWords: HTMLElement;
   corner: { topLeft: HTMLElement; topRight: HTMLElement; bottomLeft: HTMLElement; bottomRight: HTMLElement };
   edge: { left: HTMLElement; right: HTMLElement; top: HTMLElement; bottom: HTMLElement };
   status: HTMLElement;
@@ -53,6 +65,13 @@ export function buildLayout(): Layout {
   const reset = button('reset', 'Reset', 'Back to the first view (R)');
   const presets = make('select', 'wv-presets', { 'aria-label': 'Window preset' });
   presets.hidden = true;
+  const map = button('map', 'Map', 'Where the model looked, laid over the image (M)');
+  const opacity = make('input', 'wv-opacity', {
+    type: 'range', min: '10', max: '80', value: '50', title: 'How strong the map is', 'aria-label': 'How strong the map is, in percent',
+  });
+  const models = make('select', 'wv-presets', { 'aria-label': 'Whose map' });
+  const marks = button('marks', 'Mark', 'What a person marked (K)');
+  for (const control of [map, opacity, models, marks]) control.hidden = true; // until there is something to lay over
   const toolbar = make(
     'div',
     'wv-toolbar',
@@ -60,10 +79,22 @@ export function buildLayout(): Layout {
     make('div', 'wv-group', { role: 'group', 'aria-label': 'Mouse and finger' }, ...Object.values(tools)),
     make('div', 'wv-group', {}, invert, reset, presets),
   );
-  const keys = make('div', 'wv-keys', { role: 'group', 'aria-label': 'Key images' });
+  const keys = make('div', 'wv-group', { role: 'group', 'aria-label': 'Key images' });
   keys.hidden = true;
+  const laid = make('div', 'wv-group wv-laid', { role: 'group', 'aria-label': 'Laid over the image' }, map, opacity, models, marks);
+  const answer = make('div', 'wv-keys', {}, keys, laid);
 
   const viewport = make('div', 'wv-viewport', { role: 'img', tabindex: '0', 'aria-label': 'No image yet' });
+  const mapLayer = make('canvas', 'wv-layer', { 'aria-hidden': 'true' });
+  const outlines = document.createElementNS(SVG, 'svg');
+  outlines.setAttribute('class', 'wv-layer');
+  outlines.setAttribute('aria-hidden', 'true');
+  const notes = make('div', 'wv-layer wv-notes');
+  const legendStrip = make('canvas', 'wv-strip', { width: '96', height: '10', role: 'img', 'aria-label': 'from little evidence, dark, to much, bright' });
+  const legendWords = make('span', 'wv-legend-words');
+  const scale = make('span', 'wv-scale', {}, make('span', '', { 'aria-hidden': 'true' }, 'less'), legendStrip, make('span', '', { 'aria-hidden': 'true' }, 'more'));
+  const legend = make('div', 'wv-legend', { role: 'status' }, scale, legendWords);
+  legend.hidden = true;
   const corner = {
     topLeft: make('div', 'wv-overlay wv-top-left'),
     topRight: make('div', 'wv-overlay wv-top-right'),
@@ -80,7 +111,7 @@ export function buildLayout(): Layout {
   const retry = make('button', 'wv-button', { type: 'button' }, 'Try again');
   const status = make('div', 'wv-status', {}, statusText, retry);
   const overlays = make('div', 'wv-overlays', { 'aria-hidden': 'true' }, ...Object.values(corner), ...Object.values(edge));
-  const stage = make('div', 'wv-stage', {}, viewport, overlays, status);
+  const stage = make('div', 'wv-stage', {}, viewport, mapLayer, outlines, notes, overlays, legend, status);
 
   const slider = make('input', 'wv-slider', { type: 'range', min: '1', max: '1', value: '1', 'aria-label': 'Slice' });
   const position = make('output', 'wv-position', {}, '– / –');
@@ -88,10 +119,11 @@ export function buildLayout(): Layout {
   const next = button('next', 'Next slice', 'Next slice (arrow down)', true);
   const slices = make('div', 'wv-slices', {}, previous, slider, next, position);
 
-  const main = make('div', 'wv-main', {}, toolbar, keys, stage, slices);
+  const main = make('div', 'wv-main', {}, toolbar, answer, stage, slices);
   const root = make('div', 'wv', { role: 'group', 'aria-label': 'Image viewer' }, seriesPanel, main);
   return {
-    root, seriesPanel, seriesList, tools, invert, reset, presets, keys, stage, viewport, corner, edge,
+    root, seriesPanel, seriesList, tools, invert, reset, presets, map, opacity, models, marks, keys, stage, viewport,
+    mapLayer, outlines, notes, legend, legendStrip, legendWords, corner, edge,
     status, statusText, retry, slider, position, previous, next,
   };
 }

@@ -13,6 +13,7 @@ import {
   utilities as toolUtilities,
 } from '@cornerstonejs/tools';
 import { ServerRefusal, messageIn, type Slice } from './dicomweb';
+import type { Frame } from './overlay';
 import type { Window } from './windows';
 
 export type ToolName = 'window' | 'pan' | 'zoom' | 'scroll';
@@ -23,6 +24,7 @@ export interface StackEvents {
   drawn(index: number): void; // … and is there
   failed(index: number, error: unknown): void; // … or is not
   changed(): void; // window, inversion or zoom are others now
+  rendered(): void; // what is seen was drawn again, perhaps in another place
 }
 
 type ToolGroup = NonNullable<ReturnType<typeof ToolGroupManager.createToolGroup>>;
@@ -30,6 +32,7 @@ type ToolGroup = NonNullable<ReturnType<typeof ToolGroupManager.createToolGroup>
 const NAME = 'wetread';
 const VIEWPORT = 'stack';
 const CACHE_BYTES = 768 * 1024 * 1024;
+const UNTOUCHED = 0.01; // of zoom, and of millimetres that the image was moved
 const GRACE_MS = 2000; // for the wanted image to come after all
 const { MouseBindings } = ToolEnums;
 
@@ -181,8 +184,25 @@ export class Stack {
     return { column: (column ?? 0) + 0.5, row: (row ?? 0) + 0.5, columns, rows };
   }
 
+  /** Where the frame lies on the element; null while there is none. */
+  get frame(): Frame | null {
+    const picture = this.viewport.getImageData();
+    if (picture === undefined || picture === null) return null;
+    const [columns, rows] = picture.dimensions;
+    const at = (column: number, row: number): [number, number] => {
+      const world = utilities.transformIndexToWorld(picture.imageData, [column - 0.5, row - 0.5, 0]) as Types.Point3;
+      const [x, y] = this.viewport.worldToCanvas(world);
+      return [x, y];
+    };
+    return { origin: at(0, 0), right: at(columns, 0), bottom: at(0, rows), columns, rows };
+  }
+
+  /** Fill the element, which has another size now, as long as nobody has zoomed or moved the image. */
   resize(): void {
-    this.engine.resize(true, true);
+    const { viewport } = this;
+    const [panX, panY] = viewport.getPan();
+    const untouched = Math.abs(viewport.getZoom() - 1) < UNTOUCHED && Math.hypot(panX, panY) < UNTOUCHED;
+    this.engine.resize(true, !untouched);
   }
 
   private get viewport(): Types.IStackViewport {
@@ -205,6 +225,7 @@ export class Stack {
     on<{ imageId?: string; error?: unknown }>(eventTarget as EventTarget, Events.IMAGE_LOAD_ERROR, ({ imageId, error }) => {
       if (imageId === this.slices[this.wanted]?.imageId) this.fail(error);
     });
+    on(this.element, Events.IMAGE_RENDERED, () => this.events.rendered());
     on(this.element, Events.VOI_MODIFIED, () => this.events.changed());
     on(this.element, Events.CAMERA_MODIFIED, () => this.events.changed());
     this.element.addEventListener('contextmenu', (event) => event.preventDefault());

@@ -3,15 +3,9 @@ import { inWords, number, numbers, seriesOf, slicesOf, thumbnail, type Series, t
 import { buildLayout, make, type Layout } from './layout';
 import { Marker, type Box } from './mark';
 import { edges } from './orientation';
+import { Overlay, overlaysOf, sameImage, type Overlays, type Place, type Region } from './overlay';
 import { Stack, type ToolName } from './stack';
 import { windowsFor, type Window } from './windows';
-
-/** An image that the finding rests on, as the page's data name it. */
-interface KeyImage {
-  series_uid: string;
-  sop_uid: string;
-  frame: number | null;
-}
 
 const PAGE_STEP = 10; // slices by which PageUp and PageDown move
 const SHOW_LOADING_AFTER_MS = 250; // so that quick slices do not flicker
@@ -19,6 +13,8 @@ const SHOW_LOADING_AFTER_MS = 250; // so that quick slices do not flicker
 export class Viewer {
   private readonly layout: Layout = buildLayout();
   private readonly cache = new Map<string, Promise<Slice[]>>();
+  private overlay!: Overlay; // like the stack
+  private regions: readonly Region[] = [];
   private stack!: Stack; // set as the last act of `open`, before anything can call it
   private series: Series[] = [];
   private current: Series | null = null;
@@ -32,7 +28,7 @@ export class Viewer {
     private readonly host: HTMLElement,
     private readonly root: string,
     private readonly studyUid: string,
-    private readonly keyImages: readonly KeyImage[],
+    private keyImages: readonly Place[],
   ) {}
 
   /** Open the viewer in `host`, whose data attributes say what to show. */
@@ -46,7 +42,9 @@ export class Viewer {
       drawn: (index) => viewer.drawn(index),
       failed: (index, error) => viewer.failed(index, error),
       changed: () => viewer.showWindow(),
+      rendered: () => viewer.overlay.draw(),
     });
+    viewer.overlay = new Overlay(viewer.layout, () => viewer.stack.frame);
     viewer.listen();
     viewer.choose(matchMedia('(pointer: coarse)').matches ? 'scroll' : 'window');
     await viewer.start();
@@ -71,10 +69,22 @@ export class Viewer {
     }
     await this.openSeries(opening, keySeries === undefined ? undefined : first);
     await this.listKeyImages();
+    await this.loadOverlays();
+  }
+
+  /** Ask what is to be laid over the images. Asked again when the finding changes, which may bring other key images. */
+  private async loadOverlays(): Promise<void> {
+    const overlays: Overlays | null = await overlaysOf(this.host.dataset['overlays']);
+    if (overlays === null) return;
+    this.regions = overlays.regions;
+    this.overlay.set(overlays);
+    if (JSON.stringify(overlays.key_images) === JSON.stringify(this.keyImages)) return;
+    this.keyImages = overlays.key_images;
+    await this.listKeyImages();
   }
 
   /** Open a series at `image`, or in the middle, where there is most to see. */
-  private async openSeries(series: Series, image?: KeyImage): Promise<void> {
+  private async openSeries(series: Series, image?: Place): Promise<void> {
     this.current = series;
     this.markSeries();
     this.say('Loading the series …');
@@ -99,7 +109,7 @@ export class Viewer {
     await this.stack.show(slices, index);
   }
 
-  private async jumpTo(image: KeyImage): Promise<void> {
+  private async jumpTo(image: Place): Promise<void> {
     const series = this.series.find((candidate) => candidate.uid === image.series_uid);
     if (series === undefined) return;
     if (this.current !== series || this.slices.length === 0) {
@@ -124,6 +134,7 @@ export class Viewer {
 
   private moved(index: number): void {
     this.index = index;
+    this.overlay.show(null); // what lay over the last image does not belong to the next
     const position = `${index + 1} / ${this.slices.length}`;
     this.layout.slider.value = String(index + 1);
     this.layout.slider.setAttribute('aria-valuetext', `Slice ${index + 1} of ${this.slices.length}`);
@@ -142,6 +153,7 @@ export class Viewer {
     const slice = this.slices[index];
     if (slice === undefined || this.current === null) return;
     this.describe(slice, this.current);
+    this.overlay.show(slice);
     this.listWindows(slice);
     this.showWindow();
     this.host.dispatchEvent(new CustomEvent('wetread:shown', { bubbles: true, detail: { index, sop_uid: slice.sopUid, frame: slice.frame } }));
@@ -161,7 +173,7 @@ export class Viewer {
     const { corner, edge, viewport } = this.layout;
     const name = nameOf(series);
     corner.topLeft.replaceChildren(line(name), line(series.modality));
-    const key = this.keyImages.findIndex((image) => same(slice, image));
+    const key = this.keyImages.findIndex((image) => sameImage(slice, image));
     corner.topRight.textContent = key >= 0 ? `Key image ${key + 1}` : '';
     const thickness = number(slice.metadata, '00180050');
     const where = [`Slice ${this.index + 1} / ${this.slices.length}`];
@@ -223,8 +235,9 @@ export class Viewer {
       const slices = await this.slicesOf(image.series_uid).catch(() => []);
       const index = indexOf(slices, image);
       if (index < 0) continue;
-      const label = `Key image ${order + 1} – slice ${index + 1}`;
-      const button = make('button', 'wv-button wv-key', { type: 'button', 'data-key': String(order) }, label);
+      const [name, where] = [`Key image ${order + 1}`, ` – slice ${index + 1}`];
+      const attributes = { type: 'button', 'data-key': String(order), title: name + where, 'aria-label': name + where };
+      const button = make('button', 'wv-button wv-key', attributes, make('span', '', {}, name), make('span', 'wv-where', {}, where));
       button.addEventListener('click', () => void this.jumpTo(image));
       buttons.push(button);
     }
@@ -237,7 +250,7 @@ export class Viewer {
     const slice = this.slices[this.index];
     for (const button of this.layout.keys.querySelectorAll('button')) {
       const image = this.keyImages[Number(button.dataset['key'])];
-      button.setAttribute('aria-pressed', String(slice !== undefined && image !== undefined && same(slice, image)));
+      button.setAttribute('aria-pressed', String(slice !== undefined && image !== undefined && sameImage(slice, image)));
     }
   }
 
@@ -261,6 +274,15 @@ export class Viewer {
     window.addEventListener('hashchange', () => this.followAddress());
     const marker = new Marker(layout.stage, (x, y) => stack.pixelAt(x, y), (box) => this.marked(box));
     this.host.addEventListener('wetread:mark', () => marker.start());
+    this.host.addEventListener('wetread:region', (event) => this.overlay.propose((event as CustomEvent<Region | null>).detail));
+    // The finding beside the images refreshes itself.
+    document.addEventListener('htmx:load', (event) => {
+      if (event.target instanceof Element && event.target.id === 'finding') void this.loadOverlays();
+    });
+    document.addEventListener('click', (event) => {
+      const link = event.target instanceof Element ? event.target.closest<HTMLAnchorElement>('a[href^="#key-image-"], a[href^="#region-"]') : null;
+      if (link !== null && link.hash === location.hash) this.followAddress(); // the address does not change, so nobody else hears of it
+    });
   }
 
   /** Tell the page which region of which image was marked; null where the person let it be. */
@@ -290,6 +312,8 @@ export class Viewer {
       End: () => this.stack.go(this.slices.length - 1),
       r: () => this.stack.reset(),
       i: () => this.stack.invert(),
+      m: () => this.overlay.toggleMap(),
+      k: () => this.overlay.toggleRegions(),
     };
     const action = actions[event.key] ?? actions[event.key.toLowerCase()];
     if (action === undefined) return;
@@ -297,10 +321,11 @@ export class Viewer {
     action();
   }
 
-  /** A link to `#key-image-2` anywhere on the page shows the second key image. */
+  /** A link to `#key-image-2` anywhere on the page shows the second key image, one to `#region-1` the first region. */
   private followAddress(): void {
-    const found = /^#key-image-(\d+)$/.exec(location.hash);
-    const image = this.keyImages[Number(found?.[1]) - 1];
+    const found = /^#(key-image|region)-(\d+)$/.exec(location.hash);
+    const place = Number(found?.[2]) - 1;
+    const image = found?.[1] === 'region' ? this.regions[place]?.image : this.keyImages[place];
     if (image === undefined) return;
     this.host.scrollIntoView({ block: 'nearest' });
     void this.jumpTo(image);
@@ -325,22 +350,18 @@ export class Viewer {
 }
 
 /** The page's list of key images. What is not such a list is none: the images can be shown all the same. */
-function keyImagesIn(json: string | undefined): KeyImage[] {
+function keyImagesIn(json: string | undefined): Place[] {
   try {
     const list: unknown = JSON.parse(json ?? '[]');
-    return Array.isArray(list) ? (list as KeyImage[]).filter((image) => typeof image?.sop_uid === 'string') : [];
+    return Array.isArray(list) ? (list as Place[]).filter((image) => typeof image?.sop_uid === 'string') : [];
   } catch (error) {
     console.error(error);
     return [];
   }
 }
 
-function same(slice: Slice, image: KeyImage): boolean {
-  return slice.sopUid === image.sop_uid && slice.frame === (image.frame ?? 1);
-}
-
-function indexOf(slices: readonly Slice[], image: KeyImage): number {
-  return slices.findIndex((slice) => same(slice, image));
+function indexOf(slices: readonly Slice[], image: Place): number {
+  return slices.findIndex((slice) => sameImage(slice, image));
 }
 
 function nameOf(series: Series): string {
