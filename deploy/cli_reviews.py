@@ -21,7 +21,6 @@ from fhir_records.model import Consent
 from fhir_records.store import consent as consents
 from fhir_records.store.consent import ConsentPolicy, PatientConsent
 from fhir_records.store.review_exports import exports as all_exports
-from workflow.review_export import ExportRequest, ExportReviews
 
 reviews = typer.Typer(no_args_is_help=True, help="Reviewed cases as training data.")
 
@@ -81,6 +80,8 @@ def export_reviews(
     config: Config = None,
 ) -> None:
     """Write reviewed cases, de-identified, as training data: images, labels.csv, a data card."""
+    from workflow.review_export import ExportRequest, ExportReviews  # with libraries that no role needs
+
     with database_of(config) as (settings, database):
         zone = ZoneInfo(settings.file.site.timezone)
         request = ExportRequest(

@@ -28,6 +28,7 @@ from dicom_listener.deidentification import deidentified, file_of
 from dicom_listener.pixels import grey_frame, read_header
 from fhir_records.database import Database
 from fhir_records.errors import MayNotLeave, Outdated, PixelsNotReadable, QueryError, SettingsError
+from fhir_records.model import Instance
 from fhir_records.pseudonyms import Pseudonyms
 from fhir_records.store import consent, review_exports
 from fhir_records.store.consent import ConsentPolicy
@@ -174,9 +175,11 @@ class ExportReviews:
         images: list[_Image] = []
         refused: list[dict[str, str]] = []
         is_head = False
+        with self._database.session() as session:
+            instances = review_exports.images_of(session, case)
         for one in labelled_slices(case, request.per_study):
             try:
-                header, path = self._header(case, one)
+                header, path = self._header(instances, one)
                 if request.skip_heads and _is_head(header):
                     is_head = True
                     break
@@ -200,8 +203,8 @@ class ExportReviews:
             work.modalities[image.modality] += 1
         work.cases.append(case)
 
-    def _header(self, case: ReviewedCase, one: LabelledSlice) -> tuple[Dataset, Path]:
-        instance = case.instances.get(one.image.sop_uid)
+    def _header(self, instances: Mapping[str, Instance], one: LabelledSlice) -> tuple[Dataset, Path]:
+        instance = instances.get(one.image.sop_uid)
         if instance is None:
             raise MayNotLeave("It is no longer in the record.")
         path = self._path_of(instance.file_key)

@@ -46,7 +46,6 @@ class ReviewedCase:
     started_at: dt.datetime | None  # of the study
     result: Result
     first: Result  # the model's own word
-    instances: Mapping[str, Instance]  # images of the result's revision, by SOP Instance UID
 
 
 def reviewed_cases(session: Session, model: str, since: dt.datetime | None = None) -> tuple[ReviewedCase, ...]:
@@ -80,6 +79,13 @@ def reviewed_cases(session: Session, model: str, since: dt.datetime | None = Non
         for case in seen.values()
         if since is None or (case.result.signature is not None and case.result.signature.signed_at >= since)
     )
+
+
+def images_of(session: Session, case: ReviewedCase) -> Mapping[str, Instance]:
+    """The images of a case's revision, by SOP Instance UID."""
+    read = results.read_row(session, case.result.read_id)
+    images = studies.revision_instances(session, read.study, read.revision)
+    return {image.sop_uid: image for image in images if image.kind is InstanceKind.IMAGE}
 
 
 def reviewed_models(session: Session) -> tuple[str, ...]:
@@ -160,7 +166,6 @@ def pseudonym_key(session: Session) -> bytes:
 
 def _case(session: Session, read: tables.Read, first: Result, latest: Result) -> ReviewedCase:
     study = read.study
-    images = studies.revision_instances(session, study, read.revision)
     return ReviewedCase(
         study_uid=study.study_uid,
         patient_id=study.patient_id,
@@ -170,7 +175,6 @@ def _case(session: Session, read: tables.Read, first: Result, latest: Result) ->
         started_at=study.started_at,
         result=latest,
         first=first,
-        instances={image.sop_uid: image for image in images if image.kind is InstanceKind.IMAGE},
     )
 
 
