@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from inference.backends.onnx import OnnxBackend
 from inference.contract import parse_contract
 from inference.foreign import derived_contract
 from inference.registry import RegisteredModel, Registry
+from inference.segmentation_contract import SegmentClass, VolumeSettings, WindowSettings
 from tests.unit.inference.outlining_bundles import (
     contract_text,
     foreign_config,
@@ -29,6 +31,7 @@ from tests.unit.inference.samples import copy_of
 from tests.unit.inference.test_outlining import dice, masks_of, truth
 from tests.unit.inference.volumes import Cut, Study, ball, oblique
 
+REPOSITORY = Path(__file__).resolve().parents[3]
 CENTRE, RADIUS = (3.0, -4.0, 2.0), 13.0
 
 
@@ -226,6 +229,21 @@ def test_an_organ_with_a_tumour_asks_for_the_tumour(foreign: Path, tmp_path: Pat
         ("pancreas", "Pancreas", False),
         ("pancreatic tumor", "Neoplasm", True),
     ]
+
+
+def test_the_documented_contract_is_one() -> None:
+    """The example in the documentation is read as it stands, and the table names every key of such a contract."""
+    text = (REPOSITORY / "docs/models.md").read_text(encoding="utf-8")
+    example = re.search(r"```toml\n(kind = .*?)```", text, re.DOTALL)
+    assert example is not None
+    rest = contract_text()
+    whole = {**tomllib.loads(rest), **tomllib.loads(example[1])}
+    settings = parse_contract(whole).segmentation
+    assert settings is not None and [segment.label for segment in settings.segments] == ["tumour"]
+    table = text[text.index("### Models that outline") : example.start()]
+    keys = {field.name for part in (SegmentClass, VolumeSettings, WindowSettings) for field in fields(part)}
+    keys |= {"question", "segments", "activation", "threshold", "probability", "temperature"}
+    assert {key for key in keys if f"`{key}`" not in table and f"[{key}]" not in table} == set()
 
 
 @pytest.mark.parametrize(
