@@ -89,9 +89,11 @@ def _probability(
     probabilities: Floats, masks: tuple[Mask, ...], settings: SegmentationSettings, voxel_mm3: float
 ) -> float:
     answering = [place for place, segment in enumerate(settings.segments) if segment.answers]
-    channels = [settings.segments[place].channel for place in answering]
-    each = probabilities[channels]
-    of_any = each.sum(axis=0) if settings.activation == "softmax" else each.max(axis=0)
+    first, *others = (probabilities[settings.segments[place].channel] for place in answering)
+    of_any = first.copy()
+    join = np.add if settings.activation == "softmax" else np.maximum
+    for other in others:
+        join(of_any, other, out=of_any)
     mask = np.logical_or.reduce([masks[place] for place in answering])
     if mask.any() and settings.probability == "largest_part":
         parts, _ = ndimage.label(mask, _TOUCHING)

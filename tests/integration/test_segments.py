@@ -198,7 +198,7 @@ def objects_of(answer: Classified, evidence: list[Dataset]) -> tuple[Finding, di
 
 
 def assert_measured(
-    made: Mapping[str, DicomObject], finding: Finding, folder: Path, source: Path
+    made: Mapping[str, DicomObject], finding: Finding, folder: Path, known: tuple[str, ...] = ()
 ) -> hd.seg.Segmentation:
     """Both objects conform, and highdicom measures in the one what it reads in the other and the finding says."""
     assert set(made) == {kinds.SR, kinds.SEGMENTATION}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from inference.backends.onnx import OnnxBackend
 from inference.contract import parse_contract
 from inference.foreign import derived_contract
 from inference.registry import RegisteredModel, Registry
+from inference.segmentation_contract import SegmentClass, VolumeSettings, WindowSettings
 from tests.unit.inference.outlining_bundles import (
     contract_text,
     foreign_config,
@@ -29,6 +31,7 @@ from tests.unit.inference.samples import copy_of
 from tests.unit.inference.test_outlining import dice, masks_of, truth
 from tests.unit.inference.volumes import Cut, Study, ball, oblique
 
+REPOSITORY = Path(__file__).resolve().parents[3]
 CENTRE, RADIUS = (3.0, -4.0, 2.0), 13.0
 
 
@@ -85,17 +88,16 @@ def test_a_model_answers_as_it_did(root: Path, model: RegisteredModel) -> None:
         verify(model.path, model.contract.segmentation, Other())
 
 
-def test_what_training_stored_is_compared(root: Path, tmp_path: Path) -> None:
+def test_what_training_stored_is_compared(model: RegisteredModel, tmp_path: Path) -> None:
     """A bundle's own golden blocks are compared when it is added; weights that were changed since are refused."""
-    bundle = write_blob_bundle(tmp_path / "bright", level=0.62)
-    blocks = Registry(tmp_path / "first").add(bundle)
-    record = json.loads((blocks.path / "registered.json").read_text(encoding="utf-8"))
+    record = json.loads((model.path / "registered.json").read_text(encoding="utf-8"))
+    bundle = write_blob_bundle(tmp_path / "bright")
     (bundle / "golden.json").write_text(json.dumps({"blocks": record["export"]["blocks"]}), encoding="utf-8")
-    assert Registry(tmp_path / "second").add(bundle).name == "bright_mass"
+    assert Registry(tmp_path / "first").add(bundle).name == "bright_mass"
     other = write_blob_bundle(tmp_path / "other", level=0.5)
     (other / "golden.json").write_text((bundle / "golden.json").read_text(encoding="utf-8"), encoding="utf-8")
     with pytest.raises(BundleError, match="than when they were trained"):
-        Registry(tmp_path / "third").add(other)
+        Registry(tmp_path / "second").add(other)
 
 
 def monai_masks(bundle: Path, cut: Cut) -> np.ndarray:
@@ -226,6 +228,21 @@ def test_an_organ_with_a_tumour_asks_for_the_tumour(foreign: Path, tmp_path: Pat
         ("pancreas", "Pancreas", False),
         ("pancreatic tumor", "Neoplasm", True),
     ]
+
+
+def test_the_documented_contract_is_one() -> None:
+    """The example in the documentation is read as it stands, and the table names every key of such a contract."""
+    text = (REPOSITORY / "docs/models.md").read_text(encoding="utf-8")
+    example = re.search(r"```toml\n(kind = .*?)```", text, re.DOTALL)
+    assert example is not None
+    rest = contract_text()
+    whole = {**tomllib.loads(rest), **tomllib.loads(example[1])}
+    settings = parse_contract(whole).segmentation
+    assert settings is not None and [segment.label for segment in settings.segments] == ["tumour"]
+    table = text[text.index("### Models that outline") : example.start()]
+    keys = {field.name for part in (SegmentClass, VolumeSettings, WindowSettings) for field in fields(part)}
+    keys |= {"question", "segments", "activation", "threshold", "probability", "temperature"}
+    assert {key for key in keys if f"`{key}`" not in table and f"[{key}]" not in table} == set()
 
 
 @pytest.mark.parametrize(
