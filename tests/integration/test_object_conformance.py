@@ -1,4 +1,4 @@
-"""What the conformance matrix does not ask of our objects: where they lie, what they claim, and what the gate lets by."""
+"""What the conformance matrix does not ask of our objects: where they lie, what they claim, what the gate lets by."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from typing import Final
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
-from fhir_records.renderings.source_header import BODY_PARTS
+from fhir_records.renderings.codes import BODY_PARTS
 
 _UNPAIRED: Final = frozenset(BODY_PARTS.values())
 _TEXT_VRS: Final = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
