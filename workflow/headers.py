@@ -52,7 +52,7 @@ def read_headers(path_of: Callable[[str], Path], instances: Sequence[Instance]) 
 
 
 def most_urgent(one: str, other: str) -> str:
-    """The more urgent of two Requested Procedure Priorities: one series of an order may be of another request."""
+    """Of two Requested Procedure Priorities the more urgent: series of one study may be of several requests."""
     return max((one, other), key=lambda word: (PRIORITIES[ORDER_PRIORITIES.get(word, Priority.ROUTINE)], bool(word)))
 
 

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from fhir_records import tables
 from fhir_records.model import Delivery, DeliveryState, Document
-from fhir_records.store.deliveries import ATTEMPT_LEASE, delivery_record, document_record, wait_after
+from fhir_records.store.deliveries import ATTEMPT_LEASE, delivery_record, document_record, lease_due, wait_after
 
 # Without a report for so long, commitment is asked for again, under a new transaction.
 REPORT_WAIT = dt.timedelta(hours=1)
@@ -31,18 +31,7 @@ def ask_later(session: Session, delivery_id: int, now: dt.datetime) -> None:
 
 def take_due(session: Session, now: dt.datetime, limit: int = 100) -> tuple[int, ...]:
     """The delivered documents whose destination is to be asked now, leased for one attempt."""
-    rows = session.scalars(
-        select(tables.Delivery)
-        .where(tables.Delivery.state == DeliveryState.DELIVERED, tables.Delivery.confirm_at <= now)
-        .order_by(tables.Delivery.confirm_at)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    taken = []
-    for row in rows:
-        row.confirm_at = now + ATTEMPT_LEASE
-        taken.append(row.id)
-    return tuple(taken)
+    return lease_due(session, DeliveryState.DELIVERED, tables.Delivery.confirm_at, now, limit)
 
 
 def unconfirmed(session: Session, delivery_id: int) -> tuple[Delivery, Document] | None:

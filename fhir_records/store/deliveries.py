@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from fhir_records import tables
 from fhir_records.errors import NotAllowed, NotFound
@@ -192,18 +192,27 @@ def _add(
 
 def take_due(session: Session, now: dt.datetime, limit: int = 100) -> tuple[int, ...]:
     """The deliveries whose time has come, leased for one attempt. The caller asks for the attempts."""
-    rows = session.execute(
+    return lease_due(session, DeliveryState.WAITING, tables.Delivery.next_attempt_at, now, limit)
+
+
+def lease_due(
+    session: Session,
+    state: DeliveryState,
+    due_at: InstrumentedAttribute[dt.datetime | None],
+    now: dt.datetime,
+    limit: int,
+) -> tuple[int, ...]:
+    """The deliveries in this state whose time in this column has come, leased for one attempt, the oldest first."""
+    due = session.scalars(
         select(tables.Delivery)
-        .where(tables.Delivery.state == DeliveryState.WAITING, tables.Delivery.next_attempt_at <= now)
-        .order_by(tables.Delivery.next_attempt_at)
+        .where(tables.Delivery.state == state, due_at <= now)
+        .order_by(due_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
-    ).scalars()
-    taken: list[int] = []
-    for row in rows:
-        row.next_attempt_at = now + ATTEMPT_LEASE
-        taken.append(row.id)
-    return tuple(taken)
+    ).all()
+    for row in due:
+        setattr(row, due_at.key, now + ATTEMPT_LEASE)
+    return tuple(row.id for row in due)
 
 
 def waiting(session: Session, delivery_id: int) -> tuple[Delivery, Document] | None:

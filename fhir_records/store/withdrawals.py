@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from fhir_records import tables
 from fhir_records.errors import NotFound
 from fhir_records.model import DeliveryState, Document, Withdrawal
-from fhir_records.store.deliveries import ATTEMPT_LEASE, document_record, wait_after
+from fhir_records.store.deliveries import ATTEMPT_LEASE, document_record, lease_due, wait_after
 
 # What a rejection note is, among the kinds of documents: never withdrawn itself.
 REJECTION_NOTE = "rejection_note"
@@ -109,18 +109,7 @@ def find_open(session: Session, delivery_id: int) -> OpenWithdrawal | None:
 
 def take_due(session: Session, now: dt.datetime, limit: int = 100) -> tuple[int, ...]:
     """The open withdrawals whose time has come, leased for one attempt. The caller asks for the attempts."""
-    rows = session.scalars(
-        select(tables.Delivery)
-        .where(tables.Delivery.state == DeliveryState.WITHDRAWAL_OPEN, tables.Delivery.next_attempt_at <= now)
-        .order_by(tables.Delivery.next_attempt_at)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    taken = []
-    for row in rows:
-        row.next_attempt_at = now + ATTEMPT_LEASE
-        taken.append(row.id)
-    return tuple(taken)
+    return lease_due(session, DeliveryState.WITHDRAWAL_OPEN, tables.Delivery.next_attempt_at, now, limit)
 
 
 def note_done(session: Session, delivery_id: int, now: dt.datetime, *, by: str | None = None) -> None:

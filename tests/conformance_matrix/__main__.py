@@ -14,20 +14,21 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from tests.conformance_matrix.checkers import Verdict, verdict_of
-from tests.conformance_matrix.sources import Source, files, left_out, made_up
+from tests.conformance_matrix.sources import GROUPS, Source, files, left_out, made_up, some_of
 from tests.conformance_matrix.table import NAMES, Counts, markdown
-from tests.conformance_matrix.written import written
+from tests.conformance_matrix.written import STATES, states_of, written
 
 Judged = tuple[str, str, str, str, Verdict]  # group and name of the source, kind and state of the object
 
 
-def judged(source: Source) -> list[Judged]:
-    """Every object about a source, and what was found in it."""
+def judged(task: tuple[Source, tuple[str, ...]]) -> list[Judged]:
+    """Every object about a source in these states of a result, and what was found in it."""
+    source, states = task
     known, like = source.known(), source.evidence()[0]
     with tempfile.TemporaryDirectory() as folder:
         return [
             (source.group, source.name, one.kind, one.state, verdict_of(one.content, Path(folder), known, like))
-            for one in written(source)
+            for one in written(source, states)
         ]
 
 
@@ -36,28 +37,33 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.conformance_matrix", description=__doc__)
     parser.add_argument("--data", type=Path, default=_test_data(), help="the folder of the test data")
     parser.add_argument("--group", help="the sources of this group alone")
-    parser.add_argument("--every", type=int, default=1, help="only each so many-th source")
+    parser.add_argument("--most", type=int, default=1000, help="sources of each group, spread evenly over it")
+    parser.add_argument("--states", type=int, default=len(STATES), help="of a result, for each source, in turn")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     options = parser.parse_args()
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         sources = [one for one in _sources(options.data, Path(folder)) if options.group in (None, one.group)]
-        chosen = list(itertools.islice(sources, 0, None, options.every))
+        chosen = some_of(sources, options.most)
+        tasks = [(source, states_of(number, options.states)) for number, source in enumerate(chosen)]
         with ProcessPoolExecutor(options.processes) as pool:
-            faults = report(itertools.chain.from_iterable(pool.map(judged, chosen)), chosen)
+            faults = report(itertools.chain.from_iterable(pool.map(judged, tasks)), chosen, sources)
     print(f"\nNo images: {', '.join(left_out(options.data))}. {time.monotonic() - start:.0f} s.")
     return 1 if faults else 0
 
 
-def report(found: Iterable[Judged], sources: list[Source]) -> int:
+def report(found: Iterable[Judged], chosen: list[Source], sources: list[Source]) -> int:
     """Print both tables; the number of objects with a fault of ours."""
     by_kind: defaultdict[tuple[str, ...], Counts] = defaultdict(Counts)
     by_group: defaultdict[tuple[str, ...], Counts] = defaultdict(Counts)
     faults = 0
-    count = {group: sum(one.group == group for one in sources) for group in dict.fromkeys(one.group for one in sources)}
+    count = {
+        group: f"{sum(one.group == group for one in chosen)} of {sum(one.group == group for one in sources)}"
+        for group in GROUPS
+    }
     for group, name, kind, state, verdict in found:
         by_kind[NAMES[kind], state.replace("_", " ")].add(verdict)
-        by_group[group, str(count[group])].add(verdict)
+        by_group[group, count[group]].add(verdict)
         if not verdict.is_clean:
             faults += 1
             print(f"{group} / {name} / {kind} / {state}: {verdict}", file=sys.stderr, flush=True)

@@ -89,7 +89,7 @@ def _tried(read: Callable[[], object]) -> tuple[str, ...]:
 
 
 def _dcmtk(path: Path, ds: Dataset) -> tuple[str, ...]:
-    runs = [run_program("dcmdump", "-q", str(path))]
+    runs = [run_program("dcmdump", "-q", "-M", str(path))]
     if ds.SOPClassUID in _DOCUMENTS:
         runs.append(run_program("dsrdump", "-v", str(path)))
     return tuple(

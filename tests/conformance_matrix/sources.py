@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -147,6 +147,16 @@ def files(test_data: Path) -> Iterator[Source]:
             yield Source(f"files of {folder}", path.name, (path,))
         if folder in ("philips_brain_mr", "ge_fruit_mr"):
             yield Source("whole series", folder, tuple(images))
+
+
+def some_of(sources: Sequence[Source], most: int) -> list[Source]:
+    """At most so many sources of each group, spread evenly over it; all of those that are of few kinds anyway."""
+    found: list[Source] = []
+    for group in GROUPS:
+        members = [one for one in sources if one.group == group]
+        count = len(members) if group in ("modalities", "character sets") else min(most, len(members))
+        found += [members[number * len(members) // count] for number in range(count)]
+    return found
 
 
 def left_out(test_data: Path) -> list[str]:

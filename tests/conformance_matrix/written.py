@@ -62,6 +62,11 @@ class Written:
     content: bytes
 
 
+def states_of(number: int, count: int) -> tuple[str, ...]:
+    """So many states of a result for the source of this number: each source goes on where the one before it stopped."""
+    return tuple(STATES[(number * count + one) % len(STATES)] for one in range(min(count, len(STATES))))
+
+
 def written(source: Source, states: tuple[str, ...] = STATES) -> Iterator[Written]:
     """Every object about the source.
 
