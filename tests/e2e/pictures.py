@@ -69,7 +69,7 @@ class Sent:
         return f"{UUID_UID_ROOT}.{31415926535 + self.number}"
 
 
-# Where the lesion of the last one lies: left, top, right, bottom, from the picture's middle, in parts of its shorter side.
+# Where the lesion of the last one lies: left, top, right, bottom, from the picture's middle, in parts of its side.
 LESION = (0.08, -0.05, 0.285, 0.175)
 
 # The last one is the first on the worklist, and the one whose page is photographed.
