@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from fhir_records.database import Database
 from fhir_records.model import DeliveryState, Role
@@ -26,6 +26,7 @@ from web.settings import WebSettings
 
 PASSWORD = "correct horse battery"
 ARTEFACTS = Path(__file__).resolve().parents[1] / "artefacts"
+EXPECT_MS = 20_000  # a machine that does other work at the same time is slow, and not wrong
 CHROMIUM_ARGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -121,6 +122,7 @@ def launch() -> Iterator[Callable[[Sequence[str]], Browser]]:
     program = os.environ.get("WETREAD_TEST_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:
         pytest.skip("SKIPPED LOUDLY: Chromium is not installed (Debian: apt install chromium)")
+    expect.set_options(timeout=EXPECT_MS)
     with sync_playwright() as playwright:
         yield lambda options: playwright.chromium.launch(executable_path=program, args=list(options))
 

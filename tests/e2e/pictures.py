@@ -69,9 +69,8 @@ class Sent:
         return f"{UUID_UID_ROOT}.{31415926535 + self.number}"
 
 
-# Where the lesion of the last one lies on the screen: left, top, right, bottom, in heights of the picture, across from
-# its middle.
-LESION = (0.06, 0.46, 0.26, 0.64)
+# Where the lesion of the last one lies: left, top, right, bottom, from the picture's middle, in parts of its side.
+LESION = (0.08, -0.05, 0.285, 0.175)
 
 # The last one is the first on the worklist, and the one whose page is photographed.
 STUDIES = (
@@ -101,7 +100,7 @@ class Shot:
 SHOTS = (
     *(
         Shot(page, look, 1280, height)
-        for page, height in (("worklist", 760), ("study", 960), ("signing", 1250))
+        for page, height in (("worklist", 760), ("study", 960), ("signing", 1000))
         for look in ("light", "dark")
     ),
     Shot("map", "dark", 1280, 960),
@@ -225,15 +224,15 @@ def _begin_to_correct(page: Page) -> None:
     page.get_by_role("button", name="Mark on the image").click()
     stage = page.locator(".wv-stage").bounding_box()
     assert stage is not None
-    left, top, right, bottom = (share * stage["height"] for share in LESION)
-    middle = stage["x"] + stage["width"] / 2
-    page.mouse.move(middle + left, stage["y"] + top)
+    side = min(stage["width"], stage["height"])
+    across, down = stage["x"] + stage["width"] / 2, stage["y"] + stage["height"] / 2
+    left, top, right, bottom = (share * side for share in LESION)
+    page.mouse.move(across + left, down + top)
     page.mouse.down()
-    page.mouse.move(middle + (left + right) / 2, stage["y"] + (top + bottom) / 2)
-    page.mouse.move(middle + right, stage["y"] + bottom)
+    page.mouse.move(across + (left + right) / 2, down + (top + bottom) / 2)
+    page.mouse.move(across + right, down + bottom)
     page.mouse.up()
     page.locator(".wv-note", has_text="Not signed yet").wait_for()
-    page.evaluate("scrollTo(0, 0)")
 
 
 def _secondary_capture(pacs: Path) -> None:
