@@ -71,7 +71,7 @@ def multipart(kind: str, parts: Iterable[tuple[dict[str, str], Iterable[bytes]]]
 def media_type(header: str) -> tuple[str, dict[str, str]]:
     """A Content-Type's media type in lower case, "" where there is none; its parameters, names in lower case."""
     kind, *rest = _split(header, ";") or [""]
-    parameters = {}
+    parameters: dict[str, str] = {}
     for entry in rest:
         name, _, value = entry.partition("=")
         value = value.strip()
