@@ -150,7 +150,8 @@ def sought(data: bytes | memoryview, encoding: Encoding, tags: Collection[int]) 
                 raise ObjectNotStorable("the data set is not in order")
             end = value + length
             if not known or length == _UNDEFINED or end > size or group == 0xFFFE:
-                slow = next(elements(memoryview(data)[position:], encoding))  # knows what may be, and names what not
+                with memoryview(data)[position:] as rest:  # let go of also where it fails: the data may be a map
+                    slow = next(elements(rest, encoding))  # knows what may be, and names what not
                 end = position + slow.end
                 if tag in tags:
                     found.append(replace(slow, offset=position, value=position + slow.value, end=end))
