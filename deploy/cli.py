@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import signal
+import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Annotated
 
 import structlog
 import typer
@@ -23,6 +23,7 @@ from deploy.cli_models import evaluate, models, train
 from deploy.cli_people import tokens, users
 from deploy.cli_route import route
 from deploy.embedded_postgres import EmbeddedPostgres
+from deploy.roles import run_role
 from deploy.settings import Settings, load
 from deploy.supervise import RoleSpec, Supervisor
 from dicom_listener import sender
@@ -45,34 +46,11 @@ app.command()(route)
 # --- running ------------------------------------------------------------------------------------------------------
 
 
-class Role(Protocol):
-    """A process's work."""
-
-    def run(self) -> int:
-        """Work until `stop`."""
-
-    def stop(self) -> None:
-        """Finish and end."""
-
-
-def run_role(name: str, config: Path | None, make: Callable[[Settings, Database], Role]) -> None:
-    """Run one role in this process until SIGTERM or SIGINT."""
-    logs.configure(name)
-    prepare_library()
-    with in_words():
-        settings = load(config)
-        with wiring.open_database(settings) as database:
-            role = make(settings, database)
-            for signum in (signal.SIGTERM, signal.SIGINT):
-                # A thread of its own: what a stop does may take a lock that the interrupted code holds.
-                signal.signal(signum, lambda *_: threading.Thread(target=role.stop).start())
-            raise typer.Exit(role.run())
-
-
 @app.command()
 def listen(config: Config = None) -> None:
     """Run the DICOM listener alone."""
-    run_role("listen", config, wiring.ListenRole)
+    # In this process's place, for it runs day and night and needs nothing of what is loaded here.
+    os.execv(sys.executable, _listener(config))  # noqa: S606 - the same program, no shell wanted
 
 
 @app.command()
@@ -80,7 +58,8 @@ def work(config: Config = None) -> None:
     """Run a worker alone: reads, renderings, deliveries."""
     from deploy.work import WorkRole
 
-    run_role("work", config, WorkRole)
+    with in_words():
+        raise typer.Exit(run_role("work", config, WorkRole))
 
 
 @app.command()
@@ -176,9 +155,17 @@ def roles(settings: Settings) -> tuple[RoleSpec, ...]:
     arguments = ("--config", str(settings.config_path)) if settings.config_path else ()
     env = {"WETREAD_HOME": str(settings.home)}
     return tuple(
-        RoleSpec(name, (sys.executable, "-m", "deploy.cli", name, *arguments), env, grace_s=grace)
-        for name, grace in (("work", 60.0), ("listen", 30.0), ("web", 15.0))
+        RoleSpec(name, command, env, grace_s=grace)
+        for name, command, grace in (
+            ("work", (sys.executable, "-m", "deploy.cli", "work", *arguments), 60.0),
+            ("listen", _listener(settings.config_path), 30.0),
+            ("web", (sys.executable, "-m", "deploy.cli", "web", *arguments), 15.0),
+        )
     )
+
+
+def _listener(config: Path | None) -> tuple[str, ...]:
+    return (sys.executable, "-m", "deploy.listen", *((str(config),) if config else ()))
 
 
 @app.command()

@@ -16,7 +16,6 @@ import structlog
 from deploy import embedded_postgres
 from deploy.settings import Destination, Settings
 from dicom_listener.arrivals import CompletionRules, rules_of
-from dicom_listener.asking import study_numbers
 from dicom_listener.index import Index
 from dicom_listener.processes import ListenerProcesses
 from dicom_listener.settings import Caller, ClientTls, ListenerSettings, Node, SenderSettings, TlsSettings
@@ -221,6 +220,7 @@ def commitment_reports(settings: Settings, database: Database) -> TakeCommitment
 
 def expecting_of(settings: Settings, database: Database) -> Expecting:
     """What asks PACS for the numbers of instances."""
+    from dicom_listener.asking import study_numbers
     from workflow.expecting import Expecting
 
     us = sender_settings(settings)

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-import gdcm
 import numpy as np
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -295,6 +294,8 @@ def _plain(raw: bytes, ds: Dataset) -> Array:
 
 def _gdcm_jpeg(encoded: bytes, ds: Dataset, promise: Promise | None) -> Array:
     """A grey frame of 8- or 12-bit JPEG, sequential or progressive: GDCM has a decoder, pydicom does not ask it."""
+    import gdcm  # 10 MB that hardly any process needs
+
     bits = int(ds.BitsAllocated)
     if promise is None:
         raise ValueError("the frame is no JPEG")

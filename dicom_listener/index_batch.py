@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -11,9 +11,8 @@ import structlog
 from sqlalchemy.orm import Session
 
 from dicom_listener.description import Described
-from dicom_listener.sameness import Sameness, compare
 from dicom_listener.spool import Spool, StoredFile
-from fhir_records.identities import UUID_UID_ROOT, log_id
+from fhir_records.identities import UUID_UID_ROOT
 from fhir_records.model import InstanceKind, Standing
 from fhir_records.store import arrivals, associations, completeness, expected
 from fhir_records.store.arrivals import Arrival, Twin
@@ -91,12 +90,15 @@ def write(session: Session, spool: Spool, filings: Sequence[Filing], believed: f
     outcomes: list[Indexing] = []
     recorded: list[tuple[Arrival, Standing]] = []
     sent: dict[tuple[uuid.UUID, str], None] = {}
-    for filing in filings:
-        file = filing.file
-        arrival = filing.described.stored_as(file.key, file.sha256, file.size, own=filing.sop_uid in own)
-        twins = known.get(filing.sop_uid, ())
-        here = any(twin.file_key == file.key for twin in twins)
-        outcome = Indexing.KNOWN if here else _outcome(session, spool, arrival, twins)
+    arrived = [
+        filing.described.stored_as(filing.file.key, filing.file.sha256, filing.file.size, own=filing.sop_uid in own)
+        for filing in filings
+    ]
+    compared = _compared(
+        session, spool, [(arrival, known[arrival.sop_uid]) for arrival in arrived if arrival.sop_uid in known]
+    )
+    for filing, arrival in zip(filings, arrived, strict=True):
+        outcome = compared.get(arrival.sop_uid, Indexing.NEW)
         outcomes.append(outcome)
         if outcome in STANDINGS:
             recorded.append((arrival, STANDINGS[outcome]))
@@ -110,32 +112,13 @@ def write(session: Session, spool: Spool, filings: Sequence[Filing], believed: f
     return outcomes
 
 
-def _outcome(session: Session, spool: Spool, arrival: Arrival, twins: Sequence[Twin]) -> Indexing:
-    """What the object is to others that are known under its UID."""
-    outcome = Indexing.NEW
-    if not twins:
-        return outcome
-    path = spool.path(arrival.file_key)
-    if not path.is_file():
-        return Indexing.GONE
-    for twin in twins:
-        try:
-            sameness = compare(path, spool.path(twin.file_key), arrival.pixels_sha256, twin.pixels_sha256)
-        except FileNotFoundError:
-            if not path.is_file():
-                return Indexing.GONE
-            if _told_the_same(arrival, twin):
-                arrivals.replace_file(session, twin.id, arrival)
-                log.warning("a lost file came again", sop=log_id(arrival.sop_uid))
-                return Indexing.KNOWN
-            sameness = Sameness.PIXELS_DIFFER
-        if sameness is Sameness.SAME:
-            return Indexing.SAME
-        if twin.standing is Standing.CURRENT:
-            outcome = Indexing.CONFLICT if sameness is Sameness.PIXELS_DIFFER else Indexing.VERSION
-    return outcome
+def _compared(
+    session: Session, spool: Spool, pairs: Sequence[tuple[Arrival, Sequence[Twin]]]
+) -> Mapping[str, Indexing]:
+    """What those are, by SOP Instance UID, that are known under their UID already."""
+    if not pairs:
+        return {}
+    # What decodes pixels, and is loaded with it, is for the few objects that come twice.
+    from dicom_listener.twins import outcomes
 
-
-def _told_the_same(arrival: Arrival, twin: Twin) -> bool:
-    """Whether the index's hashes speak for one object, where its file cannot be looked at any more."""
-    return (arrival.pixels_sha256, arrival.demographics_sha256) == (twin.pixels_sha256, twin.demographics_sha256)
+    return outcomes(session, spool, pairs)

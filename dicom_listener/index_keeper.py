@@ -32,8 +32,11 @@ from fhir_records.store.associations import OpenAssociation
 
 log = structlog.get_logger(__name__)
 
-BATCH_NOTES: Final = 200
-BATCH_SECONDS: Final = 0.05  # that a first note waits for company
+BATCH_NOTES: Final = 500
+# A first note waits for company until none has come for so long, …
+QUIET_S: Final = 0.05
+# … but no longer than this: objects come in bursts, and a burst is answered sooner when its index does not compete.
+BATCH_SECONDS: Final = 1.0
 MAX_WAITING: Final = 20_000  # notes; beyond, stored objects are left to the reconciler
 HEARTBEAT_S: Final = 5.0
 RETRY_S: Final = 1.0  # between attempts while the database is away, and at a backlog
@@ -178,11 +181,11 @@ class IndexKeeper:
                 else:
                     self._changed.wait()
             deadline = time.monotonic() + BATCH_SECONDS
-            while len(self._waiting) < BATCH_NOTES and not self._stopping:
-                left = deadline - time.monotonic()
-                if left <= 0:
+            while len(self._waiting) < BATCH_NOTES and not self._stopping and time.monotonic() < deadline:
+                before = self._told
+                self._changed.wait(QUIET_S)
+                if self._told == before:
                     break
-                self._changed.wait(left)
             return [self._waiting.popleft() for _ in range(min(BATCH_NOTES, len(self._waiting)))]
 
     def _give_back(self, batch: Sequence[Note]) -> bool:

@@ -17,6 +17,7 @@ import datetime as dt
 import hashlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ log = structlog.get_logger(__name__)
 OBJECTS = "objects"
 QUARANTINE = "quarantine"
 INCOMING = "incoming"
+# What our own keys are made of: names that cannot lead anywhere.
+_OWN_KEY = re.compile(r"(objects|quarantine)(/[0-9a-f][0-9a-f-]*)+\.(dcm|bin|json)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +151,8 @@ class Spool:
         Raises:
             NotFound: the key leads out of the spool.
         """
+        if _OWN_KEY.fullmatch(key):
+            return self.root / key
         path = (self.root / key).resolve()
         if not path.is_relative_to(self.root.resolve()):
             raise NotFound("There is no such file in the spool.")

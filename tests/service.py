@@ -55,7 +55,7 @@ def processes_of(home: Path) -> list[tuple[int, list[str]]]:
         with suppress(OSError):
             words = (entry / "cmdline").read_bytes().decode().split("\0")
             variables = (entry / "environ").read_bytes().split(b"\0")
-            if "deploy.cli" in words and f"WETREAD_HOME={home}".encode() in variables:
+            if {"deploy.cli", "deploy.listen"} & set(words) and f"WETREAD_HOME={home}".encode() in variables:
                 found.append((int(entry.name), words))
     return found
 

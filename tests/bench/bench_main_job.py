@@ -108,6 +108,8 @@ def memory(service: Service) -> dict[str, float]:
             continue
         if "postgres" in words[0] and str(service.home) in "".join(words) + str((entry / "cwd").readlink()):
             name = "database, all processes"
+        elif ours and "deploy.listen" in words:
+            name = "listen"
         elif ours and "deploy.cli" in words:
             name = words[words.index("deploy.cli") + 1]
         elif ours and "inference.child" in words:

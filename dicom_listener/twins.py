@@ -1,0 +1,62 @@
+"""What an object is to others that are known under its SOP Instance UID."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import structlog
+from sqlalchemy.orm import Session
+
+from dicom_listener.index_batch import Indexing
+from dicom_listener.sameness import Comparer, Sameness
+from dicom_listener.spool import Spool
+from fhir_records.identities import log_id
+from fhir_records.model import Standing
+from fhir_records.store import arrivals
+from fhir_records.store.arrivals import Arrival, Twin
+
+log = structlog.get_logger(__name__)
+
+
+def outcomes(session: Session, spool: Spool, pairs: Sequence[tuple[Arrival, Sequence[Twin]]]) -> Mapping[str, Indexing]:
+    """What each object is to the others of its UID, by SOP Instance UID; in the caller's transaction.
+
+    Args:
+        session: the caller's; the twins are locked in it.
+        spool: where the files are.
+        pairs: stored objects of different UIDs, each with those that are known, the current one first.
+    """
+    with Comparer() as comparer:
+        return {arrival.sop_uid: _outcome(session, spool, arrival, twins, comparer) for arrival, twins in pairs}
+
+
+def _outcome(session: Session, spool: Spool, arrival: Arrival, twins: Sequence[Twin], comparer: Comparer) -> Indexing:
+    # Two of the index's threads, or another process, may have met the same file.
+    if any(twin.file_key == arrival.file_key for twin in twins):
+        return Indexing.KNOWN
+    outcome = Indexing.NEW
+    path = spool.path(arrival.file_key)
+    if not path.is_file():
+        return Indexing.GONE
+    for twin in twins:
+        try:
+            known = spool.path(twin.file_key)
+            sameness = comparer.compare(path, known, arrival.pixels_sha256, twin.pixels_sha256)
+        except FileNotFoundError:
+            if not path.is_file():
+                return Indexing.GONE
+            if _told_the_same(arrival, twin):
+                arrivals.replace_file(session, twin.id, arrival)
+                log.warning("a lost file came again", sop=log_id(arrival.sop_uid))
+                return Indexing.KNOWN
+            sameness = Sameness.PIXELS_DIFFER
+        if sameness is Sameness.SAME:
+            return Indexing.SAME
+        if twin.standing is Standing.CURRENT:
+            outcome = Indexing.CONFLICT if sameness is Sameness.PIXELS_DIFFER else Indexing.VERSION
+    return outcome
+
+
+def _told_the_same(arrival: Arrival, twin: Twin) -> bool:
+    """Whether the index's hashes speak for one object, where its file cannot be looked at any more."""
+    return (arrival.pixels_sha256, arrival.demographics_sha256) == (twin.pixels_sha256, twin.demographics_sha256)
