@@ -9,12 +9,13 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
+from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, STANDARD_VR
 
 from dicom_listener.transfer_syntaxes import transfer_syntax
 from fhir_records.errors import ObjectNotStorable
@@ -33,8 +34,9 @@ PIXEL_TAGS = frozenset({PIXEL_DATA, 0x7FE00008, 0x7FE00009})
 
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _UNDEFINED = 0xFFFFFFFF
-# PS3.5 section 7.1.2: these have a 32-bit length in Explicit VR.
-_LONG_VRS = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
+VRS = frozenset(vr.value.encode() for vr in STANDARD_VR)
+LONG_VRS = frozenset(vr.value.encode() for vr in EXPLICIT_VR_LENGTH_32)  # PS3.5 section 7.1.2
+_EXPLICIT, _IMPLICIT, _LENGTH = struct.Struct("<HH2sH"), struct.Struct("<HHL"), struct.Struct("<L")
 # No real object nests deeper; a made-up one would end the interpreter.
 MAX_DEPTH = 64
 
@@ -121,6 +123,46 @@ def elements(data: bytes | memoryview, encoding: Encoding) -> Iterator[Element]:
         position = element.end
 
 
+def sought(data: bytes | memoryview, encoding: Encoding, tags: Collection[int]) -> list[Element]:
+    """The elements of the outermost level with one of ``tags``, in order.
+
+    All others are stepped over, to the very end, checked as `elements` checks them, and several times as fast.
+
+    Raises:
+        ObjectNotStorable: as `elements`.
+    """
+    if not encoding.little_endian:
+        return [element for element in elements(data, encoding) if element.tag in tags]
+    found: list[Element] = []
+    position, last, size, implicit = 0, -1, len(data), encoding.implicit_vr
+    try:
+        while position < size:
+            if implicit:
+                group, number, length = _IMPLICIT.unpack_from(data, position)
+                value, known = position + 8, True
+            else:
+                group, number, vr, length = _EXPLICIT.unpack_from(data, position)
+                value, known = position + 8, vr in VRS
+                if vr in LONG_VRS:
+                    (length,), value = _LENGTH.unpack_from(data, position + 8), position + 12
+            tag = group << 16 | number
+            if tag <= last:
+                raise ObjectNotStorable("the data set is not in order")
+            end = value + length
+            if not known or length == _UNDEFINED or end > size or group == 0xFFFE:
+                with memoryview(data)[position:] as rest:  # let go of also where it fails: the data may be a map
+                    slow = next(elements(rest, encoding))  # knows what may be, and names what not
+                end = position + slow.end
+                if tag in tags:
+                    found.append(replace(slow, offset=position, value=position + slow.value, end=end))
+            elif tag in tags:
+                found.append(Element(tag, position, value, end, False))
+            position, last = end, tag
+    except struct.error as error:
+        raise ObjectNotStorable("the data set ends early") from error
+    return found
+
+
 def parsed(data: bytes | memoryview, encoding: Encoding, wanted: list[Element]) -> Dataset:
     """The ``wanted`` elements, decoded.
 
@@ -142,7 +184,7 @@ def _element(data: bytes | memoryview, offset: int, encoding: Encoding, depth: i
         vr = b"" if encoding.implicit_vr else bytes(data[offset + 4 : offset + 6])
         if encoding.implicit_vr or group == 0xFFFE:
             (length,), value = struct.unpack_from(f"{order}L", data, offset + 4), offset + 8
-        elif vr in _LONG_VRS:
+        elif vr in LONG_VRS:
             (length,), value = struct.unpack_from(f"{order}L", data, offset + 8), offset + 12
         else:
             (length,), value = struct.unpack_from(f"{order}H", data, offset + 6), offset + 8

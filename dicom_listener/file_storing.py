@@ -7,13 +7,14 @@ instead, which says how the object came.
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from dicom_listener.data_set import MAX_INFLATED_BYTES
 from dicom_listener.examination import Announced, Examination
-from dicom_listener.received import MAX_META_BYTES, Received, file_header, split_file
+from dicom_listener.received import MAX_META_BYTES, SOP_CLASS, SOP_INSTANCE, SYNTAX, Received, file_header, raw_meta
 from dicom_listener.spool import Spool
 from dicom_listener.writing import Draft
 from fhir_records.errors import ObjectNotStorable, ObjectTooLarge
@@ -159,15 +160,15 @@ class FileStoring:
         self._head = None
         self._draft = self._spool.draft()
         try:
-            meta, data = split_file(head)
+            meta, end = raw_meta(head)
         except ObjectNotStorable as error:
             self._fault = _fault(error)
             self._go_on(head)
             return
         received = self._received = Received(
-            sop_class_uid=str(meta.get("MediaStorageSOPClassUID") or ""),
-            sop_instance_uid=str(meta.get("MediaStorageSOPInstanceUID") or ""),
-            transfer_syntax_uid=str(meta.TransferSyntaxUID),
+            sop_class_uid=_text(meta, SOP_CLASS),
+            sop_instance_uid=_text(meta, SOP_INSTANCE),
+            transfer_syntax_uid=_text(meta, SYNTAX),
             source=self._received.source,
             caller="",
             called="",
@@ -176,8 +177,7 @@ class FileStoring:
         )
         self._examination = Examination(received.transfer_syntax_uid, self._max_inflated_bytes)
         self._draft.write(file_header(received))
-        with data:
-            self._go_on(data)
+        self._go_on(memoryview(head)[end:])
 
     def _go_on(self, piece: bytes | bytearray | memoryview) -> None:
         if self._draft is None:
@@ -197,6 +197,10 @@ class FileStoring:
         if draft is None:
             raise AssertionError("it was kept, or dropped, before")
         return draft
+
+
+def _text(meta: Mapping[int, bytes], tag: int) -> str:
+    return meta.get(tag, b"").decode("ascii", "replace").strip()
 
 
 def _fault(error: ObjectNotStorable) -> tuple[Fault, str]:

@@ -7,25 +7,26 @@ import hashlib
 import json
 import mmap
 import os
-import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, cast
 
-from dicom_listener.received import PRIVATE_INFORMATION_CREATOR_UID, Received
+from dicom_listener.received import (
+    PRIVATE_INFORMATION_CREATOR_UID,
+    SOP_CLASS,
+    SOP_INSTANCE,
+    SYNTAX,
+    Received,
+    raw_meta,
+)
 from fhir_records.errors import ObjectNotStorable
 
 # Larger files are mapped, not read: a multi-frame object may hold gigabytes.
 _READ_WHOLE: Final = 8 * 2**20
 _CHUNK: Final = 2**20
-# PS3.10 section 7.1: Explicit VR Little Endian; of the VRs with a 32-bit length (PS3.5 section 7.1.2) it has these.
-_SHORT: Final = struct.Struct("<HH2sH")
-_LONG_VRS: Final = frozenset((b"OB", b"OW", b"UN", b"UT", b"UC", b"UR", b"SQ"))
-
 # Tags of the file meta information (PS3.10 table 7.1-1).
-_SOP_CLASS, _SOP_INSTANCE, _SYNTAX = 0x00020002, 0x00020003, 0x00020010
 _SOURCE_AE, _RECEIVING_AE, _CREATOR, _PRIVATE = 0x00020016, 0x00020018, 0x00020100, 0x00020102
 
 
@@ -100,33 +101,9 @@ def opened(path: Path) -> Iterator[Filed]:
 
 
 def _filed(content: bytes | mmap.mmap, status: os.stat_result, descriptor: int) -> Filed:
-    if content[128:132] != b"DICM" or content[132:138] != b"\x02\x00\x00\x00UL":
-        raise ObjectNotStorable("not a DICOM file")
-    end = 144 + int.from_bytes(content[140:144], "little")
-    if end > len(content):
-        raise ObjectNotStorable("the file ends early")
-    meta = _meta(content[132:end])
-    if not meta.get(_SYNTAX):
-        raise ObjectNotStorable("the file meta information names no transfer syntax")
+    meta, end = raw_meta(content)
     received = _received(meta, dt.datetime.fromtimestamp(status.st_mtime, dt.UTC))
     return Filed(received, memoryview(cast(bytes, content))[end:], len(content), content, descriptor)
-
-
-def _meta(group: bytes) -> Mapping[int, bytes]:
-    """The values by tag; what follows an element that is cut short is not there."""
-    found, position = {}, 0
-    while position + 8 <= len(group):
-        number, element, vr, length = _SHORT.unpack_from(group, position)
-        position += 8
-        if vr in _LONG_VRS:
-            if position + 4 > len(group):
-                break
-            length = int.from_bytes(group[position : position + 4], "little")
-            position += 4
-        if position + length <= len(group):
-            found[number << 16 | element] = group[position : position + length].rstrip(b"\0 ")
-        position += length
-    return found
 
 
 def _received(meta: Mapping[int, bytes], modified_at: dt.datetime) -> Received:
@@ -140,9 +117,9 @@ def _received(meta: Mapping[int, bytes], modified_at: dt.datetime) -> Received:
     except ValueError:
         received_at = modified_at
     return Received(
-        sop_class_uid=text(_SOP_CLASS),
-        sop_instance_uid=text(_SOP_INSTANCE),
-        transfer_syntax_uid=text(_SYNTAX),
+        sop_class_uid=text(SOP_CLASS),
+        sop_instance_uid=text(SOP_INSTANCE),
+        transfer_syntax_uid=text(SYNTAX),
         source=told.get("source") or f"dicom:{caller}",
         caller=caller,
         called=text(_RECEIVING_AE),

@@ -7,19 +7,17 @@ anything odd, is left to pydicom and `characters.settle`; a test holds both ways
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
-from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, STANDARD_VR
 
 from dicom_listener.characters import CharacterSet, decoded, settle
-from dicom_listener.data_set import PIXEL_TAGS, Element, Encoding, elements, parsed
+from dicom_listener.data_set import PIXEL_TAGS, Element, Encoding, parsed, sought
 from fhir_records.errors import ObjectNotStorable
 
 EQUIPMENT: Final = "ContributingEquipmentSequence"
@@ -39,11 +37,7 @@ _NAMES: Final[Mapping[int, str]] = MappingProxyType(
 _DICTIONARY: Final[Mapping[int, bytes]] = MappingProxyType({tag: dictionary_VR(tag).encode() for tag in _NAMES})
 _SOUGHT: Final = frozenset(_NAMES) | PIXEL_TAGS
 
-_EXPLICIT, _IMPLICIT, _LENGTH = struct.Struct("<HH2sH"), struct.Struct("<HHL"), struct.Struct("<L")
-_UNDEFINED: Final = 0xFFFFFFFF
 _CHARACTER_SET: Final = 0x00080005
-_VRS: Final = frozenset(vr.value.encode() for vr in STANDARD_VR)
-_LONG_VRS: Final = frozenset(vr.value.encode() for vr in EXPLICIT_VR_LENGTH_32)  # PS3.5 section 7.1.2
 # One value of printable ASCII; and as IS has it (PS3.5 table 6.2-1).
 _PLAIN = re.compile(rb"[ -\[\]-~]*\Z")
 _INTEGER = re.compile(rb" *[+-]?[0-9]{1,12} *\Z|\Z")
@@ -69,7 +63,7 @@ def header_text(data: bytes | memoryview, encoding: Encoding) -> HeaderText:
     Raises:
         ObjectNotStorable: it is no data set, or ends early.
     """
-    found = _sought(data, encoding)
+    found = sought(data, encoding, _SOUGHT)
     pixels = next((element for element in found if element.tag in PIXEL_TAGS), None)
     plain = _plain_values(data, encoding, found) if encoding.little_endian else None
     if plain is not None:
@@ -77,39 +71,6 @@ def header_text(data: bytes | memoryview, encoding: Encoding) -> HeaderText:
     ds = _parsed(data, encoding, [element for element in found if element.tag not in PIXEL_TAGS])
     settle(ds)
     return HeaderText({keyword: _text(ds, keyword) for keyword in KEYWORDS}, _models(ds), pixels)
-
-
-def _sought(data: bytes | memoryview, encoding: Encoding) -> list[Element]:
-    """The elements that are wanted; all others are stepped over, checked as `data_set.elements` checks them."""
-    if not encoding.little_endian:
-        return [element for element in elements(data, encoding) if element.tag in _SOUGHT]
-    found: list[Element] = []
-    position, last, size, implicit = 0, -1, len(data), encoding.implicit_vr
-    try:
-        while position < size:
-            if implicit:
-                group, number, length = _IMPLICIT.unpack_from(data, position)
-                value, known = position + 8, True
-            else:
-                group, number, vr, length = _EXPLICIT.unpack_from(data, position)
-                value, known = position + 8, vr in _VRS
-                if vr in _LONG_VRS:
-                    (length,), value = _LENGTH.unpack_from(data, position + 8), position + 12
-            tag = group << 16 | number
-            if tag <= last:
-                raise ObjectNotStorable("the data set is not in order")
-            end = value + length
-            if not known or length == _UNDEFINED or end > size or group == 0xFFFE:
-                slow = next(elements(memoryview(data)[position:], encoding))  # knows what may be, and names what not
-                end = position + slow.end
-                if tag in _SOUGHT:
-                    found.append(replace(slow, offset=position, value=position + slow.value, end=end))
-            elif tag in _SOUGHT:
-                found.append(Element(tag, position, value, end, False))
-            position, last = end, tag
-    except struct.error as error:
-        raise ObjectNotStorable("the data set ends early") from error
-    return found
 
 
 def _plain_values(data: bytes | memoryview, encoding: Encoding, found: list[Element]) -> dict[str, str] | None:

@@ -10,6 +10,7 @@ import io
 import json
 import mmap
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -31,6 +32,10 @@ _PREFIX = bytes(128) + b"DICM"
 MAX_META_BYTES = 1 << 20
 
 Bytes = bytes | bytearray | memoryview | mmap.mmap
+# Tags of the file meta information (PS3.10 table 7.1-1).
+SOP_CLASS, SOP_INSTANCE, SYNTAX = 0x00020002, 0x00020003, 0x00020010
+# Of the VRs with a 32-bit length (PS3.5 section 7.1.2) it has these.
+_LONG_VRS = frozenset((b"OB", b"OW", b"UN", b"UT", b"UC", b"UR", b"SQ"))
 # An element's header in Explicit VR Little Endian (PS3.5 section 7.1.2), with a short and with a long length.
 _SHORT, _LONG = struct.Struct("<HH2sH"), struct.Struct("<HH2sxxL")
 
@@ -114,19 +119,40 @@ def file_header(received: Received) -> bytes:
     return _PREFIX + _SHORT.pack(2, 0, b"UL", 4) + len(group).to_bytes(4, "little") + group
 
 
+def raw_meta(content: Bytes) -> tuple[Mapping[int, bytes], int]:
+    """The values of the file meta information by tag, without their padding, and where the data set begins.
+
+    What follows an element that is cut short is not there.
+
+    Raises:
+        ObjectNotStorable: as `split_file`.
+    """
+    end = _meta_end(content)
+    group = bytes(content[132:end])
+    found, position = dict[int, bytes](), 0
+    while position + 8 <= len(group):
+        number, element, vr, length = _SHORT.unpack_from(group, position)
+        position += 8
+        if vr in _LONG_VRS:
+            if position + 4 > len(group):
+                break
+            length = int.from_bytes(group[position : position + 4], "little")
+            position += 4
+        if position + length <= len(group):
+            found[number << 16 | element] = group[position : position + length].rstrip(b"\0 ")
+        position += length
+    if not found.get(SYNTAX):
+        raise ObjectNotStorable("the file meta information names no transfer syntax")
+    return found, end
+
+
 def split_file(content: Bytes) -> tuple[FileMetaDataset, memoryview]:
     """The file meta information of a DICOM file, and its data set.
 
     Raises:
         ObjectNotStorable: it is no DICOM file with a group length and a transfer syntax.
     """
-    if content[128:132] != b"DICM" or content[132:138] != b"\x02\x00\x00\x00UL" or len(content) < 144:
-        raise ObjectNotStorable("not a DICOM file")
-    end = 144 + struct.unpack("<L", content[140:144])[0]
-    if end > len(content):
-        raise ObjectNotStorable("the file ends early")
-    if end > MAX_META_BYTES:
-        raise ObjectNotStorable("the file meta information is too long")
+    end = _meta_end(content)
     try:
         meta = FileMetaDataset(read_dataset(io.BytesIO(content[132:end]), False, True))
     except Exception as error:  # boundary: pydicom raises whatever broken file meta information brings about
@@ -135,6 +161,17 @@ def split_file(content: Bytes) -> tuple[FileMetaDataset, memoryview]:
     if not meta.get("TransferSyntaxUID"):
         raise ObjectNotStorable("the file meta information names no transfer syntax")
     return meta, memoryview(content)[end:]
+
+
+def _meta_end(content: Bytes) -> int:
+    if content[128:132] != b"DICM" or content[132:138] != b"\x02\x00\x00\x00UL" or len(content) < 144:
+        raise ObjectNotStorable("not a DICOM file")
+    end: int = 144 + struct.unpack("<L", content[140:144])[0]
+    if end > len(content):
+        raise ObjectNotStorable("the file ends early")
+    if end > MAX_META_BYTES:
+        raise ObjectNotStorable("the file meta information is too long")
+    return end
 
 
 def _drop_broken(meta: FileMetaDataset) -> None:

@@ -8,9 +8,8 @@ a pixel, they are then read straight from their place in the file. Everything el
 from __future__ import annotations
 
 import mmap
-import struct
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -19,19 +18,15 @@ import numpy.typing as npt
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, STANDARD_VR
 
 from dicom_listener.characters import settle
-from dicom_listener.data_set import PIXEL_DATA, PIXEL_TAGS, Element, Encoding, elements, encoding_of, parsed
+from dicom_listener.data_set import PIXEL_DATA, PIXEL_TAGS, encoding_of, parsed, sought
 from dicom_listener.lookup import frame_attributes, modality_range, modality_values
 from dicom_listener.pixels import MAX_FRAME_PIXELS, grey_frame, number_of_frames, read_header
 from dicom_listener.received import split_file
 from fhir_records.errors import ObjectNotStorable, PixelsNotReadable
 
 _NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
-_START, _LENGTH, _UNDEFINED = struct.Struct("<HH2sH"), struct.Struct("<L"), 0xFFFFFFFF
-_VRS = frozenset(vr.value.encode() for vr in STANDARD_VR)
-_LONG_VRS = frozenset(vr.value.encode() for vr in EXPLICIT_VR_LENGTH_32)  # PS3.5 section 7.1.2
 _DECODING = (
     "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored",
     "HighBit", "PixelRepresentation", "PixelPaddingValue", "RescaleIntercept", "RescaleSlope", "ModalityLUTSequence",
@@ -109,7 +104,7 @@ def open_stored(path: str | Path, keywords: Collection[str]) -> tuple[Dataset, S
         syntax = str(meta.TransferSyntaxUID)
         if syntax not in _NATIVE:
             raise ObjectNotStorable("the pixels are compressed")
-        wanted = _wanted(data, encoding_of(syntax), tags)
+        wanted = sought(data, encoding_of(syntax), tags)
         header = parsed(data, encoding_of(syntax), [item for item in wanted if item.tag not in PIXEL_TAGS])
         settle(header)
     except (ObjectNotStorable, AttributeError):  # compressed, deflated, cut short, or no DICOM: that is for pydicom
@@ -117,36 +112,6 @@ def open_stored(path: str | Path, keywords: Collection[str]) -> tuple[Dataset, S
     pixels = [item for item in wanted if item.tag == PIXEL_DATA]
     native = _native(header, syntax, len(content) - len(data) + pixels[0].value) if len(pixels) == 1 else None
     return header, StoredImage(str(path), native)
-
-
-def _wanted(data: memoryview, encoding: Encoding, tags: Collection[int]) -> list[Element]:
-    """The elements of the outermost level with one of these tags; the others are stepped over, fast where it can be."""
-    if encoding.implicit_vr or not encoding.little_endian:
-        return [item for item in elements(data, encoding) if item.tag in tags]
-    found = []
-    position, last, size = 0, -1, len(data)
-    try:
-        while position < size:
-            group, number, vr, length = _START.unpack_from(data, position)
-            tag, value = group << 16 | number, position + 8
-            if vr in _LONG_VRS:
-                (length,), value = _LENGTH.unpack_from(data, position + 8), position + 12
-            if tag <= last or vr not in _VRS or length == _UNDEFINED or value + length > size:
-                item = next(elements(data[position:], encoding))  # slower, and knows what may not be
-                if tag <= last:
-                    raise ObjectNotStorable("the data set is not in order")
-                item = replace(item, offset=position, value=position + item.value, end=position + item.end)
-            elif tag in tags:
-                item = Element(tag, position, value, value + length, False)
-            else:
-                position, last = value + length, tag
-                continue
-            if tag in tags:
-                found.append(item)
-            position, last = item.end, tag
-    except struct.error as error:
-        raise ObjectNotStorable("the data set ends early") from error
-    return found
 
 
 def _native(header: Dataset, syntax: str, offset: int) -> NativePixels | None:

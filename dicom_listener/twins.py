@@ -8,7 +8,7 @@ import structlog
 from sqlalchemy.orm import Session
 
 from dicom_listener.index_batch import Indexing
-from dicom_listener.sameness import Sameness, compare
+from dicom_listener.sameness import Comparer, Sameness
 from dicom_listener.spool import Spool
 from fhir_records.identities import log_id
 from fhir_records.model import Standing
@@ -26,10 +26,11 @@ def outcomes(session: Session, spool: Spool, pairs: Sequence[tuple[Arrival, Sequ
         spool: where the files are.
         pairs: stored objects of different UIDs, each with those that are known, the current one first.
     """
-    return {arrival.sop_uid: _outcome(session, spool, arrival, twins) for arrival, twins in pairs}
+    with Comparer() as comparer:
+        return {arrival.sop_uid: _outcome(session, spool, arrival, twins, comparer) for arrival, twins in pairs}
 
 
-def _outcome(session: Session, spool: Spool, arrival: Arrival, twins: Sequence[Twin]) -> Indexing:
+def _outcome(session: Session, spool: Spool, arrival: Arrival, twins: Sequence[Twin], comparer: Comparer) -> Indexing:
     # Two of the index's threads, or another process, may have met the same file.
     if any(twin.file_key == arrival.file_key for twin in twins):
         return Indexing.KNOWN
@@ -40,7 +41,7 @@ def _outcome(session: Session, spool: Spool, arrival: Arrival, twins: Sequence[T
     for twin in twins:
         try:
             known = spool.path(twin.file_key)
-            sameness = compare(path, known, arrival.pixels_sha256, twin.pixels_sha256)
+            sameness = comparer.compare(path, known, arrival.pixels_sha256, twin.pixels_sha256)
         except FileNotFoundError:
             if not path.is_file():
                 return Indexing.GONE

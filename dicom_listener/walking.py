@@ -11,9 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
-from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, STANDARD_VR
-
-from dicom_listener.data_set import MAX_DEPTH, PIXEL_TAGS, Element, Encoding
+from dicom_listener.data_set import LONG_VRS, MAX_DEPTH, PIXEL_TAGS, VRS, Element, Encoding
 from fhir_records.errors import ObjectNotStorable
 
 # Longer values than this are of no attribute that is asked for.
@@ -21,8 +19,6 @@ MAX_VALUE_BYTES: Final = 1024
 
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _UNDEFINED: Final = 0xFFFFFFFF
-_VRS: Final = frozenset(vr.value.encode() for vr in STANDARD_VR)
-_LONG_VRS: Final = frozenset(vr.value.encode() for vr in EXPLICIT_VR_LENGTH_32)  # PS3.5 section 7.1.2
 _EARLY: Final = "the data set ends early"
 
 
@@ -131,9 +127,9 @@ class Walker:
                 else:
                     group, number, vr, length = unpack_explicit(piece, position)
                     value = position + 8
-                    if vr in _LONG_VRS:
+                    if vr in LONG_VRS:
                         (length,), value = unpack_length(piece, position + 8), position + 12
-                    elif vr not in _VRS:
+                    elif vr not in VRS:
                         length, vr = self._odd(piece, position, group, vr, length)
                 tag = group << 16 | number
                 if tag <= last:
@@ -179,7 +175,7 @@ class Walker:
             vr = b""
             if not layout.is_implicit and group != 0xFFFE:
                 _, _, vr, length = layout.explicit.unpack_from(piece, position)
-                if vr in _LONG_VRS:
+                if vr in LONG_VRS:
                     (length,), value = layout.length.unpack_from(piece, position + 8), position + 12
                 elif not (vr.isalpha() and vr.isupper()):
                     raise ObjectNotStorable("the data set is not encoded in its transfer syntax")

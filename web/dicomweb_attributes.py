@@ -27,7 +27,7 @@ from dicom_listener import pixels
 from dicom_listener.characters import settle
 from dicom_listener.data_set import Element, Encoding, encoding_of, parsed
 from dicom_listener.decoding import MAX_INFLATED_BYTES, MAX_INFLATED_HEADER_BYTES, opened
-from dicom_listener.received import split_file
+from dicom_listener.received import SYNTAX, raw_meta
 from dicom_listener.transfer_syntaxes import transfer_syntax
 from fhir_records.errors import NotFound, ObjectNotStorable, PixelsNotReadable
 from web.dicomweb_header import BINARY, CONTEXT, Header, goes_elsewhere, header_of
@@ -152,9 +152,9 @@ def _read(path: Path, address: str, tags: Collection[int] | None) -> Json:
     wanted = None if tags is None else {*tags, *CONTEXT}
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            meta, data = split_file(content)
-            with data:
-                syntax = str(meta.TransferSyntaxUID)
+            meta, start = raw_meta(content)
+            with memoryview(content)[start:] as data:
+                syntax = meta[SYNTAX].decode("ascii", "replace")
                 header = None
                 if not transfer_syntax(syntax).is_deflated:
                     header = header_of(data, encoding_of(syntax), address, wanted)

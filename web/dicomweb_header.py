@@ -18,9 +18,9 @@ from typing import Final
 
 from pydicom.datadict import dictionary_VR, private_dictionary_VR
 from pydicom.tag import Tag
-from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, STANDARD_VR
+from pydicom.valuerep import STANDARD_VR
 
-from dicom_listener.data_set import PIXEL_TAGS, Encoding, elements
+from dicom_listener.data_set import LONG_VRS, PIXEL_TAGS, Encoding, elements
 from fhir_records.errors import ObjectNotStorable
 from web.dicomweb_json import Json, element_of
 
@@ -43,7 +43,6 @@ _EXPLICIT, _IMPLICIT, _LENGTH = struct.Struct("<HH2sH"), struct.Struct("<HHL"), 
 _VRS: Final[Mapping[bytes, str]] = MappingProxyType({vr.value.encode(): vr.value for vr in STANDARD_VR})
 # Bytes; as far as an unknown representation is looked up.
 _LONGEST_KNOWN: Final = 0xFFFF
-_LONG_VRS: Final = frozenset(vr.value.encode() for vr in EXPLICIT_VR_LENGTH_32)  # PS3.5 section 7.1.2
 
 
 class _Odd(Exception):
@@ -139,7 +138,7 @@ class _Walk:
             group, number, raw, length = _EXPLICIT.unpack_from(self._data, position)
             tag, value = group << 16 | number, position + 8
             vr = _VRS.get(raw, "")
-            if raw in _LONG_VRS:
+            if raw in LONG_VRS:
                 (length,), value = _LENGTH.unpack_from(self._data, position + 8), position + 12
                 if raw == b"UN" and length < _LONGEST_KNOWN and not group & 1:
                     # A sender that did not know the attribute (PS3.5 section 6.2.2 note 1).

@@ -19,7 +19,7 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 
 from dicom_listener import pixels
-from dicom_listener.data_set import PIXEL_TAGS, elements, encoding_of, parsed
+from dicom_listener.data_set import PIXEL_TAGS, elements, encoding_of, parsed, sought
 from dicom_listener.decoding import number_of_frames
 from dicom_listener.received import split_file
 from fhir_records.errors import ObjectNotStorable, QueryError
@@ -173,15 +173,11 @@ def _native_pixels(content: mmap.mmap) -> NativePixels:
     meta, data = split_file(content)
     try:
         encoding = encoding_of(str(meta.TransferSyntaxUID))
-        found = []
-        for element in elements(data, encoding):
-            if element.tag in PIXEL_TAGS:
-                break
-            if element.tag in _SIZE:
-                found.append(element)
-        else:
+        found = sought(data, encoding, _SIZE | PIXEL_TAGS)
+        element = next((one for one in found if one.tag in PIXEL_TAGS), None)
+        if element is None:
             raise ValueError("no pixels")
-        ds = parsed(data, encoding, found)
+        ds = parsed(data, encoding, [one for one in found if one.tag in _SIZE])
         rows, columns, samples, bits = (
             int(ds[keyword].value) for keyword in ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated")
         )

@@ -32,38 +32,19 @@ Frame = tuple[Instance, int]  # its number from 1
 def picture_routes(router: APIRouter, archive: Archive) -> None:
     """Add the rendered resources and the thumbnails."""
 
-    @router.get(STUDY + "/rendered")
-    @router.get(SERIES + "/rendered")
-    @router.get(INSTANCE + "/rendered")
-    @router.get(INSTANCE + "/frames/{frames}/rendered")
-    def rendered(
-        request: Request,
-        study_uid: str,
-        series_uid: str | None = None,
-        sop_uid: str | None = None,
-        frames: str | None = None,
-    ) -> Response:
-        found = archive.instances(study_uid, series_uid, sop_uid)
-        if sop_uid is not None:
+    def rendered(request: Request) -> Response:
+        found, frames = _asked(request, archive)
+        if "sop_uid" in request.path_params:
             numbers = _numbers(with_pixels(found[0])) if frames is None else frame_numbers(frames, found[0])
-            asked = [(found[0], number) for number in numbers]
+            shown = [(found[0], number) for number in numbers]
         else:
-            asked = [(one, number) for one in _images(found) for number in _numbers(one)]
-        picture = _Rendered(archive, asked, rendering_of(request))
+            shown = [(one, number) for one in _images(found) for number in _numbers(one)]
+        picture = _Rendered(archive, shown, rendering_of(request))
         return conditional(request, archive, found, lambda: picture.answer(request))
 
-    @router.get(STUDY + "/thumbnail")
-    @router.get(SERIES + "/thumbnail")
-    @router.get(INSTANCE + "/thumbnail")
-    @router.get(INSTANCE + "/frames/{frames}/thumbnail")
-    def thumbnail(
-        request: Request,
-        study_uid: str,
-        series_uid: str | None = None,
-        sop_uid: str | None = None,
-        frames: str | None = None,
-    ) -> Response:
-        images = _images(archive.instances(study_uid, series_uid, sop_uid))
+    def thumbnail(request: Request) -> Response:
+        found, frames = _asked(request, archive)
+        images = _images(found)
         middle = images[len(images) // 2]
         number = (middle.number_of_frames + 1) // 2 if frames is None else frame_numbers(frames, middle)[0]
         rendering = rendering_of(request)
@@ -71,6 +52,16 @@ def picture_routes(router: APIRouter, archive: Archive) -> None:
         kind = need(request, *KINDS)
         image = _Rendered(archive, [(middle, number)], rendering)
         return conditional(request, archive, images, lambda: Response(image.file(kind, image.frames), media_type=kind))
+
+    for level in (STUDY, SERIES, INSTANCE, INSTANCE + "/frames/{frames}"):
+        router.get(level + "/rendered")(rendered)
+        router.get(level + "/thumbnail")(thumbnail)
+
+
+def _asked(request: Request, archive: Archive) -> tuple[list[Instance], str | None]:
+    """The instances below the path, and the frames that it names."""
+    study_uid, series_uid, sop_uid = (request.path_params.get(name) for name in ("study_uid", "series_uid", "sop_uid"))
+    return archive.instances(study_uid or "", series_uid, sop_uid), request.path_params.get("frames")
 
 
 class _Rendered:

@@ -116,3 +116,65 @@ def test_retrieves_frames_and_pictures(client: DICOMwebClient, series: list[Data
     assert png.startswith(b"\x89PNG")
     assert client.retrieve_instance_frames_rendered(*where, frame_numbers=[1]).startswith(b"\xff\xd8")
     assert client.retrieve_series_rendered(*where[:2], media_types=("image/png",)).startswith(b"\x89PNG")
+
+
+def test_goes_through_pages_to_the_end(client: DICOMwebClient, series: list[Dataset]) -> None:
+    """With pages that hold less than there is, the client's own paging finds every instance once, in order."""
+    ds = series[0]
+    where = (ds.StudyInstanceUID, ds.SeriesInstanceUID)
+    expected = [one.SOPInstanceUID for one in series]
+    for found in (
+        client.search_for_instances(*where, limit=4, get_remaining=True),
+        client.search_for_instances(limit=4, get_remaining=True, search_filters={"StudyInstanceUID": where[0]}),
+    ):
+        assert [one["00080018"]["Value"][0] for one in found] == expected
+    assert len(client.search_for_series(get_remaining=True, search_filters={"Modality": "MR"})) == 1
+    assert len(client.search_for_studies(get_remaining=True, limit=1)) == 1
+
+
+def test_passes_parameters_on(client: DICOMwebClient, series: list[Dataset]) -> None:
+    """Parameters of the caller's own are read as the standard has them, at every kind of request."""
+    ds = series[0]
+    where = (ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.SOPInstanceUID)
+    (found,) = client.search_for_studies(additional_params={"includefield": "StudyID", "00100020": ds.PatientID})
+    assert found["00200010"]["vr"] == "SH"
+    assert client.search_for_series(additional_params={"Modality": "CT"}) == []
+    json = {"accept": "application/dicom+json"}
+    assert len(client.retrieve_series_metadata(*where[:2], additional_params=json)) == 6
+    assert client.retrieve_instance_metadata(*where, additional_params=json)["00080018"]["Value"] == [where[2]]
+    frames = client.retrieve_instance_frames(*where, [1], additional_params={"accept": "multipart/related"})
+    assert frames == [ds.PixelData]
+    small = client.retrieve_instance_rendered(*where, params={"viewport": "32,32", "window": "400,800,linear"})
+    assert len(small) < len(client.retrieve_instance_rendered(*where, params={"quality": "95"}))
+    with pytest.raises(HTTPError, match="400"):
+        client.retrieve_instance_rendered(*where, params={"window": "nothing"})
+
+
+def test_takes_compressed_frames(served: Served, test_data: Path) -> None:
+    """Asked for as JPEG-LS, a frame is the stored codestream; asked for as anything, it is pixels."""
+    name = "CTImage.dcm_JPEGLSLosslessTransferSyntax_1.2.840.10008.1.2.4.80.dcm"
+    ds = dcmread(test_data / "dicom" / "transfer_syntaxes" / name)
+    client = served.dicomweb()
+    client.store_instances([ds])
+    where = (ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.SOPInstanceUID)
+    (packed,) = client.retrieve_instance_frames(*where, [1], media_types=(("image/jls", "1.2.840.10008.1.2.4.80"),))
+    assert packed[:2] == b"\xff\xd8"
+    assert packed in ds.PixelData
+    (plain,) = client.retrieve_instance_frames(*where, [1])
+    assert len(plain) == ds.Rows * ds.Columns * 2
+    whole = client.retrieve_instance(*where, media_types=(("application/dicom", "1.2.840.10008.1.2.4.80"),))
+    assert whole.PixelData == ds.PixelData
+
+
+def test_cannot_delete(client: DICOMwebClient, series: list[Dataset]) -> None:
+    """Deletion is refused as something that is not done here, and nothing is gone."""
+    ds = series[0]
+    where = (ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.SOPInstanceUID)
+    for delete, uids in (
+        (client.delete_study, where[:1]),
+        (client.delete_series, where[:2]),
+        (client.delete_instance, where),
+    ):
+        with pytest.raises(HTTPError, match="405"):
+            delete(*uids)
+    assert len(client.search_for_instances(*where[:2])) == 6

@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from dicom_listener import header_text as module
-from dicom_listener.data_set import encoding_of, inflated
+from dicom_listener.data_set import encoding_of, inflated, sought
 from dicom_listener.header_text import header_text
 from dicom_listener.received import split_file
 from fhir_records.errors import ObjectNotStorable
@@ -29,7 +29,7 @@ def test_both_ways_agree_on_every_file_of_the_test_data(test_data: Path, monkeyp
             data, encoding = inflated(content, syntax), encoding_of(syntax)
             monkeypatch.setattr(module, "_plain_values", quick)
             first = header_text(data, encoding)
-            found = module._sought(data, encoding)
+            found = sought(data, encoding, module._SOUGHT)
             taken += encoding.little_endian and quick(data, encoding, found) is not None
             monkeypatch.setattr(module, "_plain_values", lambda *_: None)
             second = header_text(data, encoding)
