@@ -197,6 +197,10 @@ def _attributes(file: BinaryIO, meta: FileMetaDataset) -> Dataset:
     file.seek(0)
     try:
         ds = dcmread(file, stop_before_pixels=True, specific_tags=_DISPLAY_TAGS)
+        place = file.tell()
+        for _ in ds:  # a value is decoded when it is asked for, and asked for all over
+            pass
+        file.seek(place)
     except Exception as error:  # boundary: pydicom raises whatever a broken file brings about
         raise PixelsNotReadable("The data set cannot be parsed.") from error
     ds.file_meta = meta

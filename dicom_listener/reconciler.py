@@ -15,6 +15,7 @@ import structlog
 from dicom_listener.faults import where
 from dicom_listener.index import Index
 from dicom_listener.index_batch import Indexing
+from dicom_listener.leavings import remove_leavings
 from dicom_listener.spool import OBJECTS
 from dicom_listener.writing import sync_folder
 from fhir_records.store import arrivals
@@ -72,6 +73,8 @@ def reconcile(
         DatabaseUnavailable: the database went away; what was done stays.
     """
     done = Reconciled()
+    if since is None:
+        remove_leavings(index.spool, go_on)
     for keys in _chunks(index.spool.object_keys(since), _CHUNK):
         with index.database.session() as session:
             known = arrivals.known_keys(session, keys)

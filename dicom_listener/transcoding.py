@@ -46,6 +46,8 @@ def uncompressed(path: Path, transfer_syntax_uid: str, decoder: Decoder) -> Data
     """
     try:
         ds = dcmread(path)
+        for _ in ds:  # a value is decoded when it is asked for, and asked for all over
+            pass
     except Exception as error:  # boundary: pydicom raises whatever a broken file brings about
         raise PixelsNotReadable("The file is not a readable DICOM file.") from error
     source = str(ds.file_meta.get("TransferSyntaxUID") or "")

@@ -69,8 +69,8 @@ def record(folder: Path, database_url: str, *, seed: int, studies: int = 3, kill
     command = [sys.executable, "-m", "tests.integration.listener_processes", database_url, str(root / "spool")]
     env = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
     command += [str(port), "2", *(["24"] if killed else [])]
-    kill_at = f"fsync,fdatasync:when={_KILL_AT}+{_KILL_AT}" if killed else ""
-    recorder = Recorder(command, folder / "calls", folder / "listener.log", env=env, kill_at=kill_at)
+    inject = [f"fsync,fdatasync:signal=SIGKILL:when={_KILL_AT}+{_KILL_AT}"] if killed else []
+    recorder = Recorder(command, folder / "calls", folder / "listener.log", env=env, inject=inject)
     try:
         wait_until(lambda: listens(port), timeout_s=60, what="the recorded listener")
         _send(folder / "sent", ledger, port, seed, studies)

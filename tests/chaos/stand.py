@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from fhir_records.migrations import migrate
 from tests.chaos.clock import Clock
 from tests.chaos.processes import Kept
 from tests.peers import free_port, listens, wait_until
+from tests.small_disk import SmallDisk, small_disk
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 IDLE_S = 2.0
@@ -56,24 +55,6 @@ class Stand:
         return self.listen.log.read_text(errors="replace")
 
 
-@dataclass
-class SmallDisk:
-    """A file system of its own that can be filled."""
-
-    mount: Path
-    size: int  # bytes
-
-    def fill(self, leave: int) -> None:
-        """Take all the space but ``leave`` bytes."""
-        free = shutil.disk_usage(self.mount).free - leave
-        with suppress(OSError), (self.mount / "filler").open("wb") as filler:
-            os.posix_fallocate(filler.fileno(), 0, max(free, 1))
-
-    def empty(self) -> None:
-        """Give it back."""
-        (self.mount / "filler").unlink(missing_ok=True)
-
-
 @contextmanager
 def standing(folder: Path, *, disk_bytes: int = 0, own_clock: bool = False, processes: int = 0) -> Iterator[Stand]:
     """Everything running, and stopped in the end.
@@ -86,7 +67,8 @@ def standing(folder: Path, *, disk_bytes: int = 0, own_clock: bool = False, proc
     """
     home = folder / "home"
     (home / "spool").mkdir(parents=True)
-    disk = _mount(home / "spool", disk_bytes) if disk_bytes else None
+    held = ExitStack()
+    disk = held.enter_context(small_disk(home / "spool", disk_bytes)) if disk_bytes else None
     clock = Clock(folder / "clock") if own_clock else None
     server = EmbeddedPostgres(folder / "database")
     kept: list[Kept] = []
@@ -106,18 +88,7 @@ def standing(folder: Path, *, disk_bytes: int = 0, own_clock: bool = False, proc
         with suppress(NameError):
             database.close()
         server.stop(even_if_used=True)
-        if disk is not None:
-            subprocess.run(["umount", "--lazy", str(disk.mount)], check=True)
-
-
-def may_mount() -> bool:
-    """Whether small disks can be had."""
-    return os.geteuid() == 0 and shutil.which("mount") is not None
-
-
-def _mount(mount: Path, size: int) -> SmallDisk:
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(mount)], check=True)
-    return SmallDisk(mount, size)
+        held.close()
 
 
 def _stand(

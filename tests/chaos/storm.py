@@ -17,8 +17,9 @@ from tests.chaos.faults import Monkey
 from tests.chaos.processes import pss_mib
 from tests.chaos.proxy import CuttingProxy
 from tests.chaos.senders import Sender, Ward
-from tests.chaos.stand import Stand, may_mount, standing, start_database
+from tests.chaos.stand import Stand, standing, start_database
 from tests.chaos.studies import Ledger, Studies
+from tests.small_disk import may_mount
 
 _DISK_BYTES = 1 << 30
 

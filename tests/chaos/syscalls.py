@@ -54,7 +54,8 @@ class Recorder:
         trace: the file that the calls go to.
         output: the file for what it prints.
         env: its environment; None: ours.
-        kill_at: strace's expression for calls whose callers are killed instead, such as "fsync:when=7"; "": none.
+        inject: faults, as strace has them, such as "fsync:signal=SIGKILL:when=7" or "writev:error=EDQUOT:when=3+5".
+        data: whether what is written and said is recorded, too.
     """
 
     def __init__(
@@ -64,12 +65,12 @@ class Recorder:
         output: Path,
         *,
         env: Mapping[str, str] | None = None,
-        kill_at: str = "",
+        inject: Sequence[str] = (),
+        data: bool = True,
     ) -> None:
-        options = ["-f", "-y", "-xx", "-v", "-s", str(1 << 27), "-o", str(trace)]
-        if kill_at:
-            call, _, when = kill_at.partition(":")
-            options += ["-e", f"inject={call}:signal=SIGKILL:{when}"]
+        options = ["-f", "-y", "-xx", "-v", "-s", str(1 << 27 if data else 0), "--seccomp-bpf", "-o", str(trace)]
+        for fault in inject:
+            options += ["-e", f"inject={fault}"]
         self._trace = trace
         with output.open("wb") as written:
             self.process = subprocess.Popen(

@@ -114,13 +114,18 @@ def _quarantine(stand: Stand, ledger: Ledger, session: Session) -> Iterator[str]
     files = set(stand.spool.quarantined_keys())
     if set(known) != files or any(count > 1 for count in known.values()):
         yield f"quarantine: {len(files)} files, {known.total()} rows, {len(files ^ set(known))} without the other"
-    kept = {hashlib.sha256(_data_set(stand.spool.path(key))).hexdigest() for key in files}
+    kept = {data_sha256(stand.spool.path(key)) for key in files}
     for key in files:
         if not stand.spool.quarantine_facts(key).get("reason"):
             yield f"quarantined bytes without a reason: {key}"
     for sop_uid in ledger.refused:
         if ledger.made[sop_uid].sha256 not in kept:
             yield f"refused bytes are not in quarantine: {ledger.made[sop_uid].path.name}"
+
+
+def data_sha256(path: Path) -> str:
+    """Of the data set in a file of the spool, or of the whole file where it is no DICOM file."""
+    return hashlib.sha256(_data_set(path)).hexdigest()
 
 
 def _data_set(path: Path) -> bytes:

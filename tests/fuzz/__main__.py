@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import logging
 import os
 import random
 import re
@@ -13,6 +14,8 @@ import tempfile
 import time
 import traceback
 from pathlib import Path
+
+import structlog
 
 from dicom_listener.library import prepare_library
 from tests.fuzz import pictures, seeds, tls_wire, wire
@@ -48,6 +51,8 @@ def main() -> int:
     engine = options.engine or ("atheris" if has_atheris else "random")
     if options.inside:
         _atheris(options.target, options.seconds, options.found)
+    # That a child died is counted; the log would tell it each time.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     names = [options.target] if options.target else [*TARGETS, PICTURES, *ON_THE_WIRE]
     print(f"engine {engine}, seed {options.seed}", flush=True)
     faults = 0

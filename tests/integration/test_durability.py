@@ -19,11 +19,12 @@ from tests.chaos import verdict
 from tests.chaos.clock import may_set_clock
 from tests.chaos.proxy import CuttingProxy
 from tests.chaos.senders import by_pynetdicom, by_storescu
-from tests.chaos.stand import Stand, may_mount, standing
+from tests.chaos.stand import Stand, standing
 from tests.chaos.storm import storm
 from tests.chaos.studies import Kind, Ledger, Made, Studies
 from tests.peers import HOST, need, wait_until
 from tests.raw_peer import RawPeer, big_object
+from tests.small_disk import may_mount
 
 
 @pytest.fixture(scope="module")

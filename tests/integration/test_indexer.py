@@ -483,3 +483,22 @@ def test_what_nobody_told_of_is_made_durable_before_it_has_a_row(
     monkeypatch.setattr(os, "fsync", fsync)
     assert reconcile(Watched(database, spool, clock=utc_now)).indexed == len(keys)
     assert before == [True, True]
+
+
+def test_half_written_files_of_an_earlier_version_go(start: Start, spool: Spool) -> None:
+    """At the start files that an earlier version did not finish are removed; what may still be written to stays."""
+    key = _put(spool, image())
+    folder = spool.path(key).parent
+    quarantine = spool.root / "quarantine" / "2026-11-20"
+    quarantine.mkdir(parents=True)
+    old = [folder / "ab12.dcm.part", quarantine / "cd34.bin.part"]
+    young = folder / "ef56.dcm.part"
+    for path in (*old, young):
+        path.write_bytes(b"half")
+    for path in old:
+        os.utime(path, (1, 1))
+    keeper = start()
+    assert keeper.settled(20)
+    assert not any(path.exists() for path in old)
+    assert young.exists()
+    assert list(spool.object_keys()) == [key]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from fhir_records.errors import PeerRefused, PeerUnavailable
 from fhir_records.model import InstanceKind, Standing
 from tests.chaos.verdict import half_written
 from tests.peers import HOST, echoscu, free_port, listens, run_program, storescu, wait_until
+from tests.small_disk import may_mount, small_disk
 from tests.unit.dicom_listener.objects import MR_IMAGE, as_file, image, report
 
 US = SenderSettings(ae_title="CT1")
@@ -439,17 +441,15 @@ def test_below_the_watermark_objects_are_refused_for_now(start: Start, spool: Sp
     assert _send(listener, image()) == 0
 
 
+@pytest.mark.skipif(not may_mount(), reason="SKIPPED LOUDLY: no right to mount a small disk")
 def test_full_disk_is_out_of_resources_and_the_listener_lives_on(
     database: Database, tmp_path: Path, test_data: Path
 ) -> None:
     """On a disk of 2 MB, what does not fit is refused with A700; when there is room again, objects go in."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], capture_output=True, check=False
-    )
-    if mounted.returncode != 0:
-        pytest.skip("SKIPPED LOUDLY: no right to mount a small disk")
+    held = ExitStack()
+    held.enter_context(small_disk(disk, 2 << 20))
     listener = Listener(ListenerSettings(host=HOST, port=0), database, Spool(disk / "spool"))
     try:
         listener.start()
@@ -466,7 +466,7 @@ def test_full_disk_is_out_of_resources_and_the_listener_lives_on(
         assert send(failed, _node(listener), US).status == 0
     finally:
         listener.stop(grace=1)
-        subprocess.run(["umount", str(disk)], check=False)
+        held.close()
 
 
 def test_database_away_during_c_store_and_back(
