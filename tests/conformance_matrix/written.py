@@ -21,7 +21,7 @@ from fhir_records.model import (
 )
 from fhir_records.renderings import kinds
 from fhir_records.renderings.dicom_file import DicomObject
-from fhir_records.renderings.frame_geometry import geometry_of
+from fhir_records.renderings.frame_place import geometry_of
 from fhir_records.renderings.kinds import KIND_OF_WORD
 from fhir_records.renderings.objects import render_objects
 from fhir_records.renderings.rejection_note import note_title, render_rejection_note
