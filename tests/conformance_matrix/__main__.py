@@ -24,12 +24,17 @@ Judged = tuple[str, str, str, str, Verdict]  # group and name of the source, kin
 def judged(task: tuple[Source, tuple[str, ...]]) -> list[Judged]:
     """Every object about a source in these states of a result, and what was found in it."""
     source, states = task
-    known, like = source.known(), source.evidence()[0]
-    with tempfile.TemporaryDirectory() as folder:
-        return [
-            (source.group, source.name, one.kind, one.state, verdict_of(one.content, Path(folder), known, like))
-            for one in written(source, states)
-        ]
+    found: list[Judged] = []
+    try:
+        known, like = source.known(), source.evidence()[0]
+        with tempfile.TemporaryDirectory() as folder:
+            for one in written(source, states):
+                verdict = verdict_of(one.content, Path(folder), known, like)
+                found.append((source.group, source.name, one.kind, one.state, verdict))
+    except Exception as error:  # boundary: of a process; what cannot be written about is a fault like any other
+        words = f"no object came out: {type(error).__name__}: {error}"
+        found.append((source.group, source.name, "dicom_sr", states[0], Verdict((words,), (), (), (), (), (), ())))
+    return found
 
 
 def main() -> int:

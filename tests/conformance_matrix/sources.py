@@ -160,7 +160,7 @@ def some_of(sources: Sequence[Source], most: int) -> list[Source]:
 
 
 def left_out(test_data: Path) -> list[str]:
-    """The files of the test data that are no images, or that nobody can read a header from."""
+    """The files of the test data that are no images, or lack what storage needs."""
     paths = [path for folder in FOLDERS for path in sorted((test_data / "dicom" / folder).glob("*.dcm"))]
     return [path.name for path in paths if not _is_image(path)]
 
@@ -173,7 +173,9 @@ def _is_image(path: Path) -> bool:
             ds.decode()
     except (InvalidDicomError, OSError, ValueError):
         return False
-    return "Rows" in ds
+    # Without these UIDs an object is turned away at the door (PS3.4 section B.2.3).
+    uids = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
+    return "Rows" in ds and all(ds.get(keyword) for keyword in uids)
 
 
 def made_up(folder: Path) -> Iterator[Source]:
