@@ -50,7 +50,7 @@ def test_a_shipped_model_can_be_the_base(name: str, tmp_path: Path) -> None:
         "export-7" in made["training_data"]["source"] and "120 images of 60 people" in made["training_data"]["source"]
     )
     assert "Device UID 2.25.7" in made["card"]["training"]
-    assert set(before["card"]["limits"] if "card" in before else ()) <= set(made["card"]["limits"])
+    assert set(before.get("card", {}).get("limits", ())) <= set(made["card"]["limits"])
     warm(build_network(settings.definition, len(base.contract.classes)), settings.warm_start or tmp_path)
     assert settings.lineage is not None and settings.lineage["reviews"]["export"] == "export-7"
     assert settings.least_people == 10
