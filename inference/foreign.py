@@ -87,8 +87,11 @@ def derived_contract(bundle: Path) -> str:
 
 
 def trained_from_reviews(bundle: Path) -> bool:
-    """Whether the bundle says that reviewed cases trained it. Raises BundleError where it says nothing readable."""
-    lineage = read_metadata(bundle).get("lineage")
+    """Whether the bundle says that reviewed cases trained it; one that says nothing readable is refused elsewhere."""
+    try:
+        lineage = read_metadata(bundle).get("lineage")
+    except BundleError:
+        return False
     return isinstance(lineage, dict) and "reviews" in lineage
 
 

@@ -156,6 +156,8 @@ def recipe_text(
         "The labels are radiologists' opinions, often of what the version before had said: its errors that nobody "
         "noticed are learned as truth.",
         "Cases that were signed and may be used are no sample of all patients.",
+        "The figures are of single images, and hold each class equally likely beforehand; where findings are rarer, a "
+        "probability that it gives for one is too high.",
         "The version before may have been trained on images that now validate; its limits hold on.",
         *document.get("card", {}).get("limits", ()),
     ]

@@ -24,6 +24,7 @@ def test_consent_is_recorded_and_taken_back(
     """From the study's page by a link; after a refusal the page says what has left and is to be told."""
     with site.database.session() as session:
         study = seed.read_study(session, 9)
+        seed.write_images(site.spool, session, study.study_id)
         export = ReviewExport(
             uuid.UUID(int=5), "brain_mr_tumour", "command line", NOW, "2026-11", {}, (study.result_id or 0,), 2, 0
         )

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from pydicom import dcmread
 from sqlalchemy import select
 
-from fhir_records import tables
+from fhir_records import signing, tables
 from fhir_records.database import Database
 from fhir_records.errors import NotFound, Outdated, QueryError, SettingsError
 from fhir_records.model import Act, Consent, ImageRef, ReadState, Region
@@ -23,7 +23,7 @@ from fhir_records.renderings.typeface import font
 from fhir_records.store import consent, review_exports
 from fhir_records.store.consent import ConsentPolicy
 from tests import seed
-from tests.integration.signed_results import NOW, Bench
+from tests.integration.signed_results import CURIE, NOW, Bench
 from workflow.review_export import Exported, ExportRequest, ExportReviews
 
 
@@ -305,7 +305,8 @@ def test_the_model_is_named_where_there_are_several(site: Site) -> None:
         seed.add_result(session, read, finding=replace(seed.glioma(study), label="blob"))
         other = read.id
     assert site.export("one").export.model == "brain_mr_tumour"
-    bench.sign(Act.ACCEPT, read_id=other)
+    with site.database.session() as session:
+        signing.sign(session, signing.SigningRequest(bench.study_uid, other, 1, Act.ACCEPT), CURIE, NOW)
     with pytest.raises(QueryError, match="brain_mr_tumour, other"):
         site.export("two")
     assert site.export("two", model="other").by_label == {"blob": 2}
