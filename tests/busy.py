@@ -48,6 +48,7 @@ class Busy:
     studies: dict[str, str]  # word → Study Instance UID
     report: tuple[str, int]  # Study Instance UID, document
     foreign_report: tuple[str, int]  # Study Instance UID, instance
+    broken_report: tuple[str, int]  # the same of one that cannot be read
     trials: tuple[int, int, int]  # one with an outcome, one with faults, one under way
 
 
@@ -67,7 +68,7 @@ def fill(database: Database, spool: Path) -> Busy:
         unsigned = seed.read_study(session, 31, delivery=DeliveryState.WAITING)
         report = _with_everything(session, spool, unsigned)
         studies["unsigned"] = unsigned.study_uid
-        foreign = _objects_from_elsewhere(session, spool, unsigned)
+        foreign, broken = _objects_from_elsewhere(session, spool, unsigned)
         for number, act in enumerate((Act.ACCEPT, Act.CORRECT, Act.REJECT), start=32):
             signed = seed.read_study(session, number)
             seed.write_images(spool, session, signed.study_id)
@@ -76,7 +77,7 @@ def fill(database: Database, spool: Path) -> Busy:
         _gate(session, seed.read_study(session, 40, delivery=DeliveryState.REFUSED))
         _kept_apart(session)
         _trail(session)
-    return Busy(studies, report, foreign, trials)
+    return Busy(studies, report, (unsigned.study_uid, foreign), (unsigned.study_uid, broken), trials)
 
 
 def _with_everything(session: Session, spool: Path, seeded: seed.Seeded) -> tuple[str, int]:
@@ -116,10 +117,13 @@ def _with_everything(session: Session, spool: Path, seeded: seed.Seeded) -> tupl
     return seeded.study_uid, seeded.document_id
 
 
-def _objects_from_elsewhere(session: Session, spool: Path, seeded: seed.Seeded) -> tuple[str, int]:
-    """A PDF, an ECG, and a report of somebody else's; the report's number."""
-    number = 0
-    for place, ds in enumerate((sent_objects.pdf(), sent_objects.ecg(), sent_objects.basic_text_report()), start=1):
+def _objects_from_elsewhere(session: Session, spool: Path, seeded: seed.Seeded) -> tuple[int, int]:
+    """A PDF, an ECG, and two reports of somebody else's, the second one broken; the reports' numbers."""
+    numbers = []
+    whole, broken = sent_objects.basic_text_report(), sent_objects.basic_text_report()
+    broken.SOPInstanceUID = f"{seeded.study_uid}.9.4"
+    del broken.ConceptNameCodeSequence, broken.ValueType, broken.ContentSequence
+    for place, ds in enumerate((sent_objects.pdf(), sent_objects.ecg(), whole, broken), start=1):
         name = f"{ds.SOPInstanceUID}.dcm"
         (spool / name).write_bytes(as_file(ds))
         row = tables.Instance(
@@ -142,8 +146,8 @@ def _objects_from_elsewhere(session: Session, spool: Path, seeded: seed.Seeded) 
         )
         session.add(row)
         session.flush()
-        number = row.id
-    return seeded.study_uid, number
+        numbers.append(row.id)
+    return numbers[-2], numbers[-1]
 
 
 def _sign(session: Session, seeded: seed.Seeded, act: Act) -> None:

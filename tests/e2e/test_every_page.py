@@ -41,6 +41,8 @@ def addresses(made: busy.Busy) -> Iterator[tuple[str, Role, str]]:
     yield "sr", Role.RADIOLOGIST, f"/studies/{study_uid}/sr/{document_id}/text"
     study_uid, instance_id = made.foreign_report
     yield "object", Role.RADIOLOGIST, f"/studies/{study_uid}/objects/{instance_id}/text"
+    study_uid, instance_id = made.broken_report
+    yield "error-422", Role.RADIOLOGIST, f"/studies/{study_uid}/objects/{instance_id}/text"
     yield "error-404", Role.RADIOLOGIST, "/nowhere"
     yield "error-403", Role.RADIOLOGIST, "/admin"
     yield "error-400", Role.RADIOLOGIST, "/?state=sideways"

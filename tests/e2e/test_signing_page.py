@@ -152,6 +152,8 @@ def test_the_second_of_two_people_is_told(read_site: Site, visit: Visit) -> None
     second.page.get_by_role("button", name="Reject it").click()
     second.page.get_by_text("has accepted this result meanwhile").wait_for()
     second.picture("sign-too-late")
+    second.page.get_by_role("link", name="Back to the study").click()
+    second.page.get_by_text("Signed by Radiologist").wait_for()
 
 
 def test_a_clinician_has_nothing_to_sign_with(read_site: Site, visit: Visit) -> None:
