@@ -233,7 +233,7 @@ def test_an_organ_with_a_tumour_asks_for_the_tumour(foreign: Path, tmp_path: Pat
 def test_the_documented_contract_is_one() -> None:
     """The example in the documentation is read as it stands, and the table names every key of such a contract."""
     text = (REPOSITORY / "docs/models.md").read_text(encoding="utf-8")
-    example = re.search(r"```toml\n(kind = .*?)```", text, re.DOTALL)
+    example = re.search(r"```text\n(kind = .*?)```", text, re.DOTALL)
     assert example is not None
     rest = contract_text()
     whole = {**tomllib.loads(rest), **tomllib.loads(example[1])}
