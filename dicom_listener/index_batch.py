@@ -116,9 +116,13 @@ def _compared(
     session: Session, spool: Spool, pairs: Sequence[tuple[Arrival, Sequence[Twin]]]
 ) -> Mapping[str, Indexing]:
     """What those are, by SOP Instance UID, that are known under their UID already."""
-    if not pairs:
-        return {}
-    # What decodes pixels, and is loaded with it, is for the few objects that come twice.
-    from dicom_listener.twins import outcomes
+    # Two of the index's threads, or another process, may have met the same file.
+    here = {one.sop_uid for one, twins in pairs if any(twin.file_key == one.file_key for twin in twins)}
+    compared = dict.fromkeys(here, Indexing.KNOWN)
+    others = [pair for pair in pairs if pair[0].sop_uid not in here]
+    if others:
+        # What decodes pixels, and is loaded with it, is for the few objects that come twice.
+        from dicom_listener.twins import outcomes
 
-    return outcomes(session, spool, pairs)
+        compared.update(outcomes(session, spool, others))
+    return compared

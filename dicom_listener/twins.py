@@ -24,16 +24,13 @@ def outcomes(session: Session, spool: Spool, pairs: Sequence[tuple[Arrival, Sequ
     Args:
         session: the caller's; the twins are locked in it.
         spool: where the files are.
-        pairs: stored objects of different UIDs, each with those that are known, the current one first.
+        pairs: stored objects of different UIDs, each with those that are known, the current one first, in other files.
     """
     with Comparer() as comparer:
         return {arrival.sop_uid: _outcome(session, spool, arrival, twins, comparer) for arrival, twins in pairs}
 
 
 def _outcome(session: Session, spool: Spool, arrival: Arrival, twins: Sequence[Twin], comparer: Comparer) -> Indexing:
-    # Two of the index's threads, or another process, may have met the same file.
-    if any(twin.file_key == arrival.file_key for twin in twins):
-        return Indexing.KNOWN
     outcome = Indexing.NEW
     path = spool.path(arrival.file_key)
     if not path.is_file():
