@@ -14,6 +14,7 @@ from typing import Final
 
 from pydicom import dcmread, dcmwrite
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.multival import MultiValue
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from fhir_records.errors import RenderingError
@@ -194,8 +195,9 @@ def _written(ds: Dataset, charset: str | list[str] | None) -> bytes:
     if charset:
         ds.SpecificCharacterSet = charset
     for keyword in ("PatientName", "ReferringPhysicianName"):
-        # A name of pydicom's keeps the bytes that it was first written as.
-        put(ds, keyword, str(ds[keyword].value))
+        # A name of pydicom's keeps the bytes that it was first written as; a faulty source has several.
+        name = ds[keyword].value
+        put(ds, keyword, "\\".join(map(str, name)) if isinstance(name, MultiValue) else str(name))
     ds.file_meta = FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     ds.file_meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID

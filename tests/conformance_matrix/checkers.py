@@ -33,6 +33,8 @@ _OF_DCMTK_ITSELF = (
     "W: The VR checker does not support this Specific Character Set",
     "W: Reading unknown/unsupported SpecificCharacterSet",  # code extensions
 )
+_LEFT_EMPTY = "Warning - Missing attribute or value that would be needed to build DICOMDIR"
+_OF_A_VALUE = ("Error - Value invalid for this VR", "Error - Illegal root for UID", "Error - Bad attribute Value Multi")
 _UIDS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 # What dciodvfy calls wrong: <it> or "it".
 _VALUE = re.compile(r'[<"]([^<>"]+)[>"]')
@@ -69,20 +71,21 @@ def verdict_of(content: bytes, folder: Path, known: frozenset[str], like: Datase
     path = folder / "object.dcm"
     path.write_bytes(content)
     said = dciodvfy(path)
-    # DCMTK reads no document that refers to what is no UID; the source's stand in it as they are.
-    wrong_uids = [keyword for keyword in _UIDS if not UID(str(like.get(keyword))).is_valid]
+    # DCMTK complains of UIDs that are none and of values too many; the source's stand in the object as they are.
+    given = any(not UID(str(like.get(keyword))).is_valid for keyword in _UIDS)
+    given = given or any("Bad attribute Value Multi" in line for line in known)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         ds = dcmread(io.BytesIO(content))
         return Verdict(
             errors=tuple(line for line in said.errors if not _is_passed_on(line, known)),
-            warnings=tuple(line for line in said.warnings if line not in known),
+            warnings=tuple(line for line in said.warnings if not _is_passed_on(line, known)),
             passed_on=(
                 *(line for line in (*said.errors, *said.warnings) if _is_passed_on(line, known)),
-                *(_dcmtk(path, ds) if wrong_uids else ()),
+                *(_dcmtk(path, ds) if given else ()),
             ),
             gate=faults_of(content),
-            dcmtk=() if wrong_uids else _dcmtk(path, ds),
+            dcmtk=() if given else _dcmtk(path, ds),
             highdicom=_tried(lambda: _READERS[str(ds.SOPClassUID)](content)),
             pydicom=(*_tried(lambda: _pydicom(content)), *_altered(ds, like)),
         )
@@ -90,14 +93,14 @@ def verdict_of(content: bytes, folder: Path, known: frozenset[str], like: Datase
 
 def _is_passed_on(line: str, known: frozenset[str]) -> bool:
     """Of errors those about a value of the source alone: that the source lacks an attribute excuses nothing."""
-    if (
-        line.startswith("Warning")
-        or line == "Error - Dicom dataset contains invalid data values for Value Representations"
-    ):
+    if line.startswith(_LEFT_EMPTY):
+        # A value that its representation does not allow is left empty: the source has it wrong.
+        name = line.rsplit(" - ", 1)[1]
+        return line in known or any(one.startswith("Error - Value invalid") and name in one for one in known)
+    if line.startswith("Warning") or line.startswith("Error - Dicom dataset contains invalid data values"):
         return line in known
     value = _VALUE.search(line)
-    of_a_value = ("Error - Value invalid for this VR", "Error - Illegal root for UID")
-    return line.startswith(of_a_value) and value is not None and any(value[1] in one for one in known)
+    return line.startswith(_OF_A_VALUE) and value is not None and any(value[1] in one for one in known)
 
 
 def _tried(read: Callable[[], object]) -> tuple[str, ...]:
