@@ -20,7 +20,7 @@ from tests.unit.fhir_records.renderings.broken_objects import WAYS, whole_object
 from tests.unit.fhir_records.renderings.test_conformance import Change, changed, image, item, items, put_in
 
 PACKAGE = Path(conformance.__file__).parent
-EVERY = 6  # broken object is tried here; all of them, and dciodvfy's word on each, by the matrix's long run
+EVERY = 6  # one broken object in so many is tried
 
 
 @dataclass(frozen=True, slots=True)
