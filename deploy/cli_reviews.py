@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from deploy import wiring
 from deploy.cli_common import Config, console, database_of
@@ -114,7 +114,9 @@ def export_reviews(
 def list_exports(config: Config = None) -> None:
     """The exports that were made."""
     with database_of(config) as (_, database), database.session() as session:
-        table = Table("When", "Export", "Model", "Folder", "Results", "Images", "By")
+        table = Table(
+            "When", Column("Export", no_wrap=True, min_width=36), "Model", "Folder", "Results", "Images", "By"
+        )
         for export in all_exports(session):
             counts = (str(len(export.result_ids)), str(export.images))
             named = (str(export.export_uid), export.model, escape(export.folder))

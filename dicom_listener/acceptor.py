@@ -134,7 +134,6 @@ class Acceptor:
             self._aborting.set()
             self._left_within(5.0)
         self._aborting.set()
-        self._house.store.spool.clear_away()
         self._tally.flush()
 
     def _left_within(self, seconds: float) -> bool:

@@ -8,7 +8,6 @@ import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Final
 
 import structlog
 
@@ -44,9 +43,6 @@ from dicom_listener.storing import Sender, Store, Storing
 from fhir_records.store.associations import OpenAssociation
 
 log = structlog.get_logger(__name__)
-
-# Files for the next objects that an acceptor makes ahead, while senders are busy with their answers.
-_LAID_IN: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,7 +306,6 @@ class _Conversation:
             finally:
                 if verdict.note is not None:
                     self._house.handover.tell(verdict.note)
-            self._house.store.spool.lay_in(_LAID_IN)
             return
         status = message.status
         if message.report is not None and self._house.reports is not None:

@@ -20,7 +20,6 @@ import os
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +59,6 @@ class Spool:
         self._min_free_bytes = min_free_bytes
         self._folders = Folders()
         self._incoming = root / INCOMING
-        self._spare: list[Draft] = []
 
     def prepare(self) -> int:
         """Make the folders and remove half-written files that nobody holds; returns how many were removed."""
@@ -91,20 +89,10 @@ class Spool:
         """
         self.check_space()
         try:
-            return self._spare.pop()
-        except IndexError:
-            return self._new_draft()
-
-    def lay_in(self, most: int) -> None:
-        """Make a draft ahead, in time that nobody waits for, unless there are ``most``; see `clear_away`."""
-        if len(self._spare) < most:
-            with suppress(OSError, OutOfSpace):  # whoever needs one will hear of it
-                self._spare.append(self._new_draft())
-
-    def clear_away(self) -> None:
-        """Discard the drafts that were made ahead."""
-        while self._spare:
-            self._spare.pop().discard()
+            return Draft(self._incoming, self._folders)
+        except FileNotFoundError:
+            make_folder(self._incoming)
+            return Draft(self._incoming, self._folders)
 
     def keep(self, draft: Draft, received_at: dt.datetime) -> str:
         """Make a draft an object, durably; its key.
@@ -214,13 +202,6 @@ class Spool:
                 continue
             for path in sorted((folder / day).rglob(f"*{suffix}")):
                 yield path.relative_to(self.root).as_posix()
-
-    def _new_draft(self) -> Draft:
-        try:
-            return Draft(self._incoming, self._folders)
-        except FileNotFoundError:
-            make_folder(self._incoming)
-            return Draft(self._incoming, self._folders)
 
     def _written(self, content: Iterable[Bytes]) -> tuple[Draft, str]:
         """A draft that holds ``content``, and its SHA-256 in hex."""

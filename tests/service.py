@@ -126,7 +126,7 @@ class Service:
 
     def pids(self, role: str) -> list[int]:
         """The processes of one role."""
-        return [pid for pid, words in processes_of(self.home) if role in words]
+        return [pid for pid, words in processes_of(self.home) if {role, f"deploy.{role}"} & set(words)]
 
     def log(self) -> str:
         """All that it has logged."""

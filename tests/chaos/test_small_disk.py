@@ -17,8 +17,9 @@ pytestmark = pytest.mark.skipif(not may_mount(), reason="SKIPPED LOUDLY: no righ
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _HOLDER = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may have it ignored
 from tests.small_disk import small_disk
 with small_disk(Path(sys.argv[1]), 1 << 20):
     print("mounted", flush=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from sqlalchemy import func, select, text
@@ -56,13 +55,8 @@ def _answers(ledger: Ledger) -> Iterator[str]:
 
 
 def half_written(root: Path) -> list[Path]:
-    """The files in a spool that hold the beginning of an object; empty ones lie ready for the next objects."""
-    found = []
-    for path in root.rglob("*.part"):
-        with suppress(FileNotFoundError):
-            if path.stat().st_size:
-                found.append(path)
-    return found
+    """The files in a spool that hold the beginning of an object."""
+    return list(root.rglob("*.part"))
 
 
 def _left_over(stand: Stand) -> Iterator[str]:

@@ -15,8 +15,8 @@ from fhir_records.errors import SettingsError
 from tests.certificates import Authority, Issued, authority
 from tests.peers import HOST
 
-# Certificates are made while the tests run, and are not valid before.
-NOW = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=5)
+# Certificates are made while the tests run, and are not valid before: maybe long after this file was read.
+NOW = dt.datetime.now(dt.UTC) + dt.timedelta(hours=2)
 DAY = dt.timedelta(days=1)
 
 
@@ -40,7 +40,7 @@ def test_sound_files_have_no_fault_and_an_end(ours: Authority, server: Issued) -
     settings = TlsSettings(server.certificate, server.key, client_ca=ours.certificate, crl=ours.revoke())
     assert told(settings) == []
     ends = {end.part: (end.at - NOW) / DAY for end in expiries(settings)}
-    assert ends == pytest.approx({"certificate": 90, "authorities": 400, "revoked": 1}, abs=0.01)
+    assert ends == pytest.approx({"certificate": 90, "authorities": 400, "revoked": 1}, abs=0.1)
 
 
 def test_what_ends_soon_or_has_ended_is_named(ours: Authority, server: Issued) -> None:
@@ -58,7 +58,7 @@ def test_what_ends_soon_or_has_ended_is_named(ours: Authority, server: Issued) -
 def test_lists_of_revoked_certificates_are_looked_at(ours: Authority, server: Issued, tmp_path: Path) -> None:
     """A list that nobody renewed, or that an authority lacks, is named before callers are refused for it."""
     settings = TlsSettings(server.certificate, server.key, client_ca=ours.certificate, crl=ours.revoke())
-    assert told(settings, NOW + dt.timedelta(hours=23))[0].startswith('the list of certificates revoked by "authority"')
+    assert told(settings, NOW + dt.timedelta(hours=20))[0].startswith('the list of certificates revoked by "authority"')
     assert told(settings, NOW + 2 * DAY)[0].startswith('BAD: the list of certificates revoked by "authority" has ended')
     others = authority(tmp_path / "others", "others")
     assert told(replace(settings, client_ca=others.certificate))[-1] == (

@@ -116,7 +116,6 @@ class Peer:
         assert not self._thread.is_alive()
         assert self.gate.inside == 0
         assert not half_written(self.spool.root)
-        self.spool.clear_away()
 
     def send(self, *parts: bytes) -> None:
         """Send bytes."""

@@ -130,21 +130,6 @@ def test_draft_that_is_discarded_leaves_nothing(tmp_path: Path) -> None:
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-def test_drafts_made_ahead_are_used_and_cleared_away(tmp_path: Path) -> None:
-    """No more are made than asked for, the next object takes one, and what is left does not stay for ever."""
-    spool = Spool(tmp_path)
-    for _ in range(3):
-        spool.lay_in(2)
-    incoming = tmp_path / "incoming"
-    laid_in = set(incoming.iterdir())
-    assert len(laid_in) == 2
-    assert spool.path(spool.store([b"x"], RECEIVED_AT).key).read_bytes() == b"x"
-    assert len(laid_in & set(incoming.iterdir())) == 1
-    assert Spool(tmp_path).prepare() == 0, "an orphan is one that nobody holds"
-    spool.clear_away()
-    assert list(incoming.iterdir()) == []
-
-
 def test_folder_that_was_removed_is_made_again(tmp_path: Path) -> None:
     """Whoever empties the spool under a running listener does not stop it."""
     spool = Spool(tmp_path)
