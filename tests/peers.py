@@ -16,6 +16,7 @@ own and listen on the loopback interface only::
 from __future__ import annotations
 
 import json
+import secrets
 import shutil
 import signal
 import socket
@@ -24,7 +25,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from typing import Any
 import pytest
 
 HOST = "127.0.0.1"
+_PORTS = range(12000, 32000)
 # Seconds a peer may take to start or to stop before the test fails.
 PEER_TIMEOUT_S = 20.0
 # Where distributions put servers that are not on every user's PATH.
@@ -47,10 +49,15 @@ def need(program: str) -> str:
 
 
 def free_port() -> int:
-    """A TCP port of the loopback interface that nobody listens on at this moment."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of the loopback interface that nobody listens on at this moment.
+
+    None of those that the kernel gives to whoever asks for any: while a server is down, they would soon be another's.
+    """
+    while True:
+        port = secrets.choice(_PORTS)
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe, suppress(OSError):
+            probe.bind((HOST, port))
+            return port
 
 
 def wait_until(condition: Callable[[], object], timeout_s: float = PEER_TIMEOUT_S, what: str = "condition") -> None:
