@@ -67,12 +67,12 @@ def fill(database: Database, rows: int) -> None:
             text(
                 "INSERT INTO instance (study_id, series_uid, sop_uid, sop_class_uid, transfer_syntax_uid, kind,"
                 " standing, modality, series_description, number_of_frames, file_key, sha256, demographics_sha256,"
-                " pixels_sha256, size, source, received_at)"
+                " pixels_sha256, size, source, received_at, missing_since)"
                 " SELECT (SELECT min(id) FROM study WHERE caller = 'FILL') + n / :each, '1.2.4.' || n / :each,"
                 " '2.25.' || ('x' || substr(md5(n::text), 1, 15))::bit(60)::bigint || n, '1.2.840.10008.5.1.4.1.1.4',"
                 " '1.2.840.10008.1.2.1', 'image', 'current', 'MR', '', 1,"
                 " 'objects/2026-01-01/' || md5(n::text) || '.dcm', md5(n::text), '', '', 131072, 'dicom:CT1',"
-                " timestamptz '2026-01-01' + n * interval '1 second' FROM generate_series(0, :rows - 1) n"
+                " timestamptz '2026-01-01' + n * interval '1 second', now() FROM generate_series(0, :rows - 1) n"
             ),
             {"rows": rows, "each": _STUDY_IMAGES},
         )
