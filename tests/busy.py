@@ -25,7 +25,7 @@ from fhir_records.model import (
     Withdrawal,
 )
 from fhir_records.renderings import kinds
-from fhir_records.store import destinations, models, withdrawals
+from fhir_records.store import destinations, withdrawals
 from tests import routed, seed
 from tests.integration import sent_objects
 from tests.unit.dicom_listener.objects import as_file
@@ -192,20 +192,7 @@ def _kept_apart(session: Session) -> None:
     queue.failures, queue.last_error = 5, "The PACS does not answer."
     session.add(queue)
     read = session.scalars(select(tables.Read).order_by(tables.Read.id).limit(1)).one()
-    models.record_shadow(
-        session,
-        models.ShadowOutcome(
-            read_id=read.id,
-            model="brain_mr_tumour",
-            version="9.9.9",
-            label="meningioma",
-            probability=0.7,
-            refusal=None,
-            error=None,
-            agrees=False,
-            seconds=2.5,
-        ),
-    )
+    seed.shadow_read(session, read.id)
     session.execute(
         text(
             "INSERT INTO procrastinate_jobs (queue_name, task_name, args, status, attempts)"

@@ -33,7 +33,7 @@ from fhir_records.model import (
     Standing,
 )
 from fhir_records.renderings.dicom_sr import render_sr
-from fhir_records.store import saliency
+from fhir_records.store import models, saliency
 from fhir_records.store.results import load_report
 
 NOW = dt.datetime(2026, 11, 20, 9, 30, tzinfo=dt.UTC)
@@ -371,4 +371,22 @@ def _image(study: tables.Study, index: int) -> tables.Instance:
         size=1000,
         source="dicom:CT1",
         received_at=NOW,
+    )
+
+
+def shadow_read(session: Session, read_id: int) -> None:
+    """What a version on trial, 9.9.9, said in the shadow of this read: a meningioma, unlike the active version."""
+    models.record_shadow(
+        session,
+        models.ShadowOutcome(
+            read_id=read_id,
+            model="brain_mr_tumour",
+            version="9.9.9",
+            label="meningioma",
+            probability=0.7,
+            refusal=None,
+            error=None,
+            agrees=False,
+            seconds=2.5,
+        ),
     )

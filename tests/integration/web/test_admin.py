@@ -15,7 +15,7 @@ from dicom_listener.settings import ClientTls, TlsSettings
 from fhir_records import tables
 from fhir_records.database import Database
 from fhir_records.model import DeliveryState, Role, Standing
-from fhir_records.store import models, tokens
+from fhir_records.store import tokens
 from tests import seed
 from tests.certificates import authority
 from tests.integration.web.forms import LOCAL, Enter, csrf
@@ -51,20 +51,7 @@ def test_only_the_administrator_sees_models_on_trial(enter: Enter, database: Dat
     with database.session() as session:
         seeded = seed.read_study(session, 1)
         assert seeded.read_id is not None
-        models.record_shadow(
-            session,
-            models.ShadowOutcome(
-                read_id=seeded.read_id,
-                model="brain_mr_tumour",
-                version="9.9.9",
-                label="meningioma",
-                probability=0.7,
-                refusal=None,
-                error=None,
-                agrees=False,
-                seconds=2.5,
-            ),
-        )
+        seed.shadow_read(session, seeded.read_id)
     text = enter(Role.ADMIN).get("/admin").text
     assert "brain_mr_tumour 9.9.9" in text
     assert "→ meningioma" in text
