@@ -40,6 +40,7 @@ log = structlog.get_logger(__name__)
 
 _POLL_S = 0.02
 _SAY_EVERY_S = 10.0  # how often a long wait is logged
+_MOST_STARTS = 3  # of a server that answers and then dies before it is used
 _SILENCE_LIMIT_S = 30.0  # how long a server that others started may say nothing at all, not even "starting up"
 _LOCK_FD = 9  # as which the server inherits its lock
 
@@ -165,6 +166,7 @@ class EmbeddedPostgres:
     def _start_or_attach(self) -> bool:
         """Bring the server to where it answers; True where this call launched it. The caller is alone."""
         child: int | None = None
+        starts, answered = 0, False
         refusal: psycopg.OperationalError | None = None
         began = said = heard = time.monotonic()
         while True:
@@ -172,11 +174,17 @@ class EmbeddedPostgres:
             if lifeline is not None:  # no process of the server lives
                 with lifeline:
                     if child is not None:
-                        raise EmbeddedServerError(self._why_it_ended(child))
+                        reason = self._why_it_ended(child)
+                        if not answered or starts >= _MOST_STARTS:
+                            raise EmbeddedServerError(reason)
+                        # It was well, and was killed: for want of memory, or by a person.
+                        log.warning("embedded database died as it came up and is started again", reason=reason)
                     child = self._launch(lifeline)
+                    starts, answered = starts + 1, False
             now = time.monotonic()
             answer = self._ping()
             if answer is Ping.OK:
+                answered = True
                 try:
                     self._greet()
                     return child is not None

@@ -250,6 +250,29 @@ def test_committed_rows_survive_a_killed_postmaster(server: EmbeddedPostgres) ->
         assert connection.execute(sqlalchemy.text("SELECT count(*) FROM study")).scalar() == 1000
 
 
+def test_a_server_killed_as_it_comes_up_is_started_again(
+    server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between its first answer and the end of the start, it is started once more; not for ever."""
+    greet, greeted = EmbeddedPostgres._greet, []
+
+    def killing(self: EmbeddedPostgres) -> None:
+        if len(greeted) < kills:
+            os.kill(postmaster_pid(self), signal.SIGKILL)
+        greeted.append(1)
+        greet(self)
+
+    monkeypatch.setattr(EmbeddedPostgres, "_greet", killing)
+    kills = 1
+    assert server.start() is True
+    assert len(greeted) >= 2
+    assert server.stop()
+    greeted.clear()
+    kills = 1000
+    with pytest.raises(EmbeddedServerError, match="ended while it started"):
+        server.start()
+
+
 def test_orphans_of_a_killed_postmaster_are_waited_for(server: EmbeddedPostgres) -> None:
     """While a process of the killed server still lives, no second server opens its files."""
     assert server.start()
