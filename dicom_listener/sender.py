@@ -19,6 +19,7 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.status import GENERAL_STATUS, STORAGE_SERVICE_CLASS_STATUS
 
+from dicom_listener.checkpoint import set_checkpoint
 from dicom_listener.library import prepare_library, set_no_delay
 from dicom_listener.pixels import Decoder
 from dicom_listener.received import split_file
@@ -250,7 +251,7 @@ def associated(
             ae_title=node.ae_title,
             max_pdu=settings.max_pdu,
             tls_args=_tls_of(node),
-            evt_handlers=[(evt.EVT_CONN_OPEN, set_no_delay), *handlers],
+            evt_handlers=[(evt.EVT_CONN_OPEN, set_no_delay), (evt.EVT_ESTABLISHED, set_checkpoint), *handlers],
         )
     except (OSError, RuntimeError) as error:
         raise PeerUnavailable(f"{node.name} cannot be reached.") from error

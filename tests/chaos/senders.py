@@ -13,9 +13,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pynetdicom import AE
+from pynetdicom import AE, evt
 from pynetdicom.association import Association
 
+from dicom_listener.checkpoint import set_checkpoint
 from tests.chaos.studies import Ledger, Made, Studies
 from tests.peers import HOST, need
 
@@ -62,7 +63,7 @@ def by_pynetdicom(made: Sequence[Made], port: int, calling: str) -> dict[str, in
     ae.connection_timeout, ae.acse_timeout, ae.dimse_timeout, ae.network_timeout = 5, 10, 15, 15
     for sop_class in ("1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.88.11"):
         ae.add_requested_context(sop_class, "1.2.840.10008.1.2.1")
-    assoc = ae.associate(HOST, port, ae_title="WETREAD")
+    assoc = ae.associate(HOST, port, ae_title="WETREAD", evt_handlers=[(evt.EVT_ESTABLISHED, set_checkpoint)])
     answers: dict[str, int] = {}
     try:
         for one in made:
