@@ -14,7 +14,7 @@ import structlog
 from dicom_listener import dimse
 from dicom_listener.dimse import Request
 from dicom_listener.faults import where
-from dicom_listener.gate import Gate, Rejection
+from dicom_listener.gate import Gate, NothingSaid, Rejection
 from dicom_listener.handover import Ended, Ending, Handover, Opened, Rejected
 from dicom_listener.negotiation import (
     COMMITMENT,
@@ -95,6 +95,8 @@ def converse(connection: socket.socket, address: str, house: House, *, tls: bool
     """
     try:
         secured = house.gate.secured(connection, tls=tls)
+    except NothingSaid:
+        return
     except ConnectionError as error:
         house.handover.tell(Rejected("", "", address, str(error), house.clock()))
         return

@@ -26,6 +26,10 @@ class Admitted:
     reports_only: bool = False  # it is no caller: it may report storage commitment, and send nothing
 
 
+class NothingSaid(ConnectionError):
+    """A connection that its peer closed before a byte came over it, as those do who look whether a port is open."""
+
+
 class Gate(Protocol):
     """Who may come in, and how many. Safe from any thread; one for each process, all counting together."""
 
@@ -37,7 +41,8 @@ class Gate(Protocol):
         """The connection to talk over: itself, or TLS over it on the TLS port, the handshake done.
 
         Raises:
-            ConnectionError: the handshake failed, with the reason in words; the connection is closed.
+            NothingSaid: the peer was gone before the handshake began.
+            ConnectionError: the handshake failed, with the reason in words. Either way the connection is closed.
         """
         ...
 

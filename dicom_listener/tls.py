@@ -10,10 +10,12 @@ import hashlib
 import socket
 import ssl
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
 
+from dicom_listener.gate import NothingSaid
 from dicom_listener.settings import ClientTls, TlsSettings
 from fhir_records.errors import SettingsError
 
@@ -45,12 +47,17 @@ class ServerTls:
         """TLS over a connection, the handshake done; blocking as the connection was.
 
         Raises:
-            ConnectionError: there was no handshake; says why, and the connection is closed.
+            NothingSaid: the peer closed the connection without a word.
+            ConnectionError: there was no handshake; says why. Either way the connection is closed.
         """
         timeout = connection.gettimeout()
         try:
             connection.settimeout(self._handshake_s)
+            _await_first_byte(connection)
             secured = self.context().wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        except NothingSaid:
+            connection.close()
+            raise
         except (OSError, ValueError) as error:
             connection.close()
             raise ConnectionError(f"no TLS: {_words(error)}") from error
@@ -83,6 +90,19 @@ class ServerTls:
         """What changes with the files."""
         settings = self._settings
         return [_stamp(path) for path in (settings.certificate, settings.key, settings.client_ca, settings.crl) if path]
+
+
+def _await_first_byte(connection: socket.socket) -> None:
+    """Return when a byte is there, which stays where it is.
+
+    Raises:
+        NothingSaid: the peer went instead.
+        TimeoutError: neither happened within the connection's time-out.
+    """
+    with suppress(ConnectionResetError):
+        if connection.recv(1, socket.MSG_PEEK):
+            return
+    raise NothingSaid("the peer closed the connection without a word")
 
 
 def client_context(settings: ClientTls) -> ssl.SSLContext:

@@ -181,6 +181,20 @@ def test_who_is_not_known_by_certificate_does_not_come_in(
     assert storescu([scan], HOST, door.tls_port, options=secured_by(scanner, ours)).status == 0
 
 
+def test_who_only_looks_whether_a_port_is_open_is_not_told(
+    opened: Open, server: Issued, scanner: Issued, ours: Authority, scan: Path
+) -> None:
+    """A balancer that connects and goes without a word, at either port, was not turned away: it asked for nothing."""
+    door = opened(tls=tls(server, ours.certificate))
+    for port in (door.port, door.tls_port):
+        socket.create_connection((HOST, port), timeout=10).close()
+    assert storescu([scan], HOST, door.tls_port, options=secured_by(scanner, ours)).status == 0
+    assert storescu([scan], HOST, door.tls_port).status != 0
+    wait_until(door.reasons, what="the reason")
+    (reason,) = door.reasons()
+    assert reason.startswith("no TLS: ")
+
+
 def test_a_revoked_scanner_does_not_come_in(
     opened: Open, server: Issued, scanner: Issued, ours: Authority, scan: Path
 ) -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import ssl
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from dicom_listener.admission import Admission
-from dicom_listener.gate import Admitted, Rejection
+from dicom_listener.gate import Admitted, NothingSaid, Rejection
 from dicom_listener.settings import Caller, ClientTls, ListenerSettings, TlsSettings
 from dicom_listener.tls import CIPHERS, ServerTls, certificate_sha256, client_context
 from fhir_records.errors import SettingsError
@@ -163,12 +164,34 @@ def test_a_caller_is_bound_to_its_certificate(ours: Authority, server: Issued, s
     assert (refusal.result, refusal.source, refusal.reason) == (1, 1, 3)
 
 
-@pytest.mark.parametrize("words", [b"", b"\x01\x00\x00\x00\x00\xcd", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01" * 99])
+@pytest.mark.parametrize("words", [b"\x01\x00\x00\x00\x00\xcd", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01" * 99])
 def test_what_is_no_handshake_is_refused(server: Issued, words: bytes) -> None:
-    """A client that hangs up, or speaks DICOM, HTTP or nonsense at the TLS port, is refused and closed."""
-    found = meet(ServerTls(settings(server), 5).secure, lambda connection: words and connection.sendall(words))
+    """A client that speaks DICOM, HTTP or nonsense at the TLS port, is refused and closed."""
+    found = meet(ServerTls(settings(server), 5).secure, lambda connection: connection.sendall(words))
     assert isinstance(found, str)
     assert found.startswith("no TLS: ")
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_who_only_looks_whether_the_port_is_open_is_told_apart(server: Issued, reset: bool) -> None:
+    """A client that goes without a word, with TCP's FIN or RST, asked for nothing: that is no failed handshake."""
+
+    def look(connection: socket.socket) -> None:
+        if reset:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    server_tls = ServerTls(settings(server), 5)
+    told: list[ConnectionError] = []
+
+    def secure(connection: socket.socket) -> socket.socket:
+        try:
+            return server_tls.secure(connection)
+        except ConnectionError as error:
+            told.append(error)
+            raise
+
+    meet(secure, look)
+    assert [type(error) for error in told] == [NothingSaid]
 
 
 def test_a_handshake_has_a_time_limit(server: Issued) -> None:
