@@ -18,7 +18,8 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import get_frame
 from pydicom.filereader import read_file_meta_info
-from pydicom.pixels.utils import pixel_array
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.utils import as_pixel_options, pixel_array
 from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian
 
@@ -36,6 +37,13 @@ MAX_INFLATED_BYTES = 512 * 1024**2
 MAX_INFLATED_HEADER_BYTES = 64 * 1024**2
 
 _REQUIRED = ("Rows", "Columns", "BitsAllocated", "PhotometricInterpretation", "SamplesPerPixel")
+
+# PS3.3 section C.7.6.24 and C.7.6.25: what may hold the pixels.
+_PIXEL_KEYWORDS = {
+    (0x7FE0, 0x0008): "FloatPixelData",
+    (0x7FE0, 0x0009): "DoubleFloatPixelData",
+    (0x7FE0, 0x0010): "PixelData",
+}
 
 # Image Pixel module, LUTs, windows, functional groups, padding, offset tables.
 _DISPLAY_TAGS = [
@@ -137,10 +145,30 @@ def decoded(path: str | Path, frame: int, max_pixels: int) -> tuple[Dataset, Arr
                 promise is None or promise.precision > 8 or ".4.51" not in syntax.uid
             ):
                 pixels = _gdcm_jpeg(_needed(encoded), ds, promise)
-            else:
+            elif syntax.is_encapsulated or syntax.is_deflated:
                 file.seek(0)
                 pixels = pixel_array(file, index=frame - 1)
+            else:
+                pixels = _native(file, ds, frame)
     return ds, pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+
+
+def _native(file: BinaryIO, ds: Dataset, frame: int) -> Array:
+    """A frame that is not compressed; ``file`` stands before the pixel data.
+
+    As pydicom's `pixel_array` has it, which would parse the data set once more.
+    """
+    syntax = ds.file_meta.TransferSyntaxUID
+    order = "<" if syntax.is_little_endian else ">"
+    group, element = struct.unpack(f"{order}HH", file.read(4))
+    options = as_pixel_options(ds, transfer_syntax_uid=syntax, pixel_keyword=_PIXEL_KEYWORDS[group, element])
+    if syntax.is_implicit_VR:
+        file.seek(4, io.SEEK_CUR)  # the length
+    else:
+        options["pixel_vr"] = file.read(2).decode("ascii")
+        file.seek(6, io.SEEK_CUR)  # reserved, and the length
+    found: Array = get_decoder(syntax).as_array(file, index=frame - 1, **options)[0]
+    return found
 
 
 def encoded_frame(path: str | Path, frame: int) -> bytes:
