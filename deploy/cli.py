@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from deploy import logs, wiring
+from deploy.cli_backup import backup, restore
 from deploy.cli_common import Config, console, database_of, in_words
 from deploy.cli_models import evaluate, models, train
 from deploy.cli_people import tokens, users
@@ -45,6 +46,8 @@ app.command()(train)
 app.command()(evaluate)
 app.command()(route)
 app.command()(consent)
+app.command()(backup)
+app.command()(restore)
 
 # --- running ------------------------------------------------------------------------------------------------------
 

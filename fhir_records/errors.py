@@ -20,6 +20,10 @@ class SettingsError(WetreadError):
     """The configuration is not valid."""
 
 
+class BackupError(WetreadError):
+    """A backup cannot be made, or cannot be brought back."""
+
+
 class DatabaseUnavailable(WetreadError):
     """The database does not answer. Check `wetread doctor` and the database's own log."""
 

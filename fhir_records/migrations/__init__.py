@@ -65,9 +65,24 @@ def check(database: Database) -> None:
         raise SchemaError(f"The database's schema is {current or 'empty'}. Run `wetread migrate`.")
 
 
+def current(database: Database) -> str:
+    """The revision of the schema in the database; "" where there is none.
+
+    Raises:
+        DatabaseUnavailable: the database cannot be reached.
+    """
+    with database.session() as session:
+        return _current(session.connection()) or ""
+
+
+def known() -> set[str]:
+    """The revisions that this version can bring up to its own."""
+    return {script.revision for script in _scripts().walk_revisions()}
+
+
 def _refuse_newer(connection: Connection) -> None:
     current = _current(connection)
-    if current is not None and current not in {script.revision for script in _scripts().walk_revisions()}:
+    if current is not None and current not in known():
         raise SchemaError(
             f"The database's schema, {current}, is newer than this version of Wetread. Update Wetread on this machine."
         )
