@@ -33,7 +33,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether any thread of the process runs; a zombie's first thread does not, and others may still hold its sockets."""
+    """Whether any thread of the process runs: behind a zombie's first thread others may still hold its sockets."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
         return state != "Z" or len(list(Path(f"/proc/{pid}/task").iterdir())) > 1

@@ -429,7 +429,7 @@ def test_evidence_is_left_as_it_was() -> None:
 
 
 def test_it_grows_with_the_images_and_no_faster() -> None:
-    """Ten times the images are a report of ten times the length, and ten times the work; a square would be a hundred."""
+    """Ten times the images make a report ten times as long, with ten times the work; a square would be a hundred."""
 
     def rendered_of(count: int) -> tuple[int, float]:
         evidence = [header(number) for number in range(count)]
