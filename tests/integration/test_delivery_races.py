@@ -150,7 +150,7 @@ def test_nothing_is_sent_that_was_withdrawn_before_the_attempt_began(bench: Benc
         assert session.get_one(tables.Delivery, first(bench).id).sending_since is None
 
 
-@pytest.mark.parametrize("seen_paused", [NOW + dt.timedelta(seconds=20), LATER])
+@pytest.mark.parametrize("seen", [NOW + dt.timedelta(seconds=20), LATER])
 def test_what_a_dead_worker_left_goes_on_when_the_destination_is_resumed(
     bench: Bench, seen_paused: dt.datetime
 ) -> None:
@@ -158,9 +158,9 @@ def test_what_a_dead_worker_left_goes_on_when_the_destination_is_resumed(
     die(bench)
     with bench.database.session() as session:
         destinations.pause(session, "pacs", "admin", NOW)
-    attempt(bench, at=seen_paused)
+    attempt(bench, at=seen)
     assert bench.states() == ["waiting"]
-    resumed = seen_paused + dt.timedelta(seconds=20)
+    resumed = seen + dt.timedelta(seconds=20)
     with bench.database.session() as session:
         destinations.resume(session, "pacs", resumed)
     with bench.database.session() as session:
