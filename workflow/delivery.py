@@ -55,6 +55,7 @@ class Deliver:
         # A destination that gave an answer, even "I am full", is there.
         away = state is DeliveryState.WAITING and status is None
         with self.database.session() as session:
+            destinations.end(session, delivery_id, began=started, away=away, words=detail, now=self.now())
             withdrawn_meanwhile = deliveries.note_attempt(
                 session,
                 delivery_id,
@@ -65,7 +66,6 @@ class Deliver:
                 detail=detail,
                 maybe_there=maybe_there,
             )
-            destinations.end(session, delivery_id, began=started, away=away, words=detail, now=self.now())
             if state is DeliveryState.DELIVERED and delivery.destination in self.confirmed:
                 confirmations.ask_later(session, delivery_id, self.now())
                 request_confirmation(session, delivery_id)

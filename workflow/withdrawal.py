@@ -107,7 +107,6 @@ class Withdraw:
             sop_class_uid=note.sop_class_uid,
             content=note.content,
         )
-        withdrawals.note_waits(session, found.delivery_id, NOTE_ON_ITS_WAY)
         new = deliveries.add_deliveries(session, note_id, [found.destination], self.now())
         for delivery_id in new:
             withdrawals.link_note(session, delivery_id, found.delivery_id)
@@ -116,6 +115,8 @@ class Withdraw:
             again = withdrawals.send_note_again(session, note_id, found.destination, found.delivery_id, self.now())
             if again is not None:
                 request_delivery(session, again)
+        # After the note: whoever notes that it arrived locks the two in the same order.
+        withdrawals.note_waits(session, found.delivery_id, NOTE_ON_ITS_WAY)
 
     def _delete(self, found: OpenWithdrawal, delete: Callable[[str], object]) -> None:
         try:

@@ -50,11 +50,9 @@ def begin(session: Session, delivery_id: int, limit: int, now: dt.datetime) -> b
     Returns:
         Whether the attempt may be made; else the delivery comes due again by itself, or waits no longer.
     """
-    # The delivery before the queue, as at an attempt's end: two that lock both never wait for each other.
-    delivery = session.get_one(tables.Delivery, delivery_id, with_for_update=True, populate_existing=True)
+    delivery, queue = _locked(session, delivery_id)
     if delivery.state is not DeliveryState.WAITING:
         return False
-    queue = _queue(session, delivery.destination)
     if queue.paused_at is not None:
         delivery.next_attempt_at = now + PAUSE_WAIT
         delivery.last_error = f"Deliveries to {queue.name} are paused."
@@ -85,11 +83,13 @@ def begin(session: Session, delivery_id: int, limit: int, now: dt.datetime) -> b
 
 
 def end(session: Session, delivery_id: int, *, began: dt.datetime, away: bool, words: str, now: dt.datetime) -> None:
-    """An attempt is over; ``away``: the destination gave no answer, and in the end is left alone as a whole."""
-    delivery = session.get_one(tables.Delivery, delivery_id)
+    """An attempt is over; ``away``: the destination gave no answer, and in the end is left alone as a whole.
+
+    To be called before anything else about the delivery in its transaction.
+    """
+    delivery, queue = _locked(session, delivery_id)
     if delivery.sending_since == began:  # else another attempt is under way
         delivery.sending_since = None
-    queue = _queue(session, delivery.destination)
     if away:
         queue.failures += 1
         queue.last_error = words
@@ -186,9 +186,16 @@ def _queue(session: Session, name: str) -> tables.DestinationQueue:
     return session.get_one(tables.DestinationQueue, name, with_for_update=True, populate_existing=True)
 
 
+def _locked(session: Session, delivery_id: int) -> tuple[tables.Delivery, tables.DestinationQueue]:
+    """A delivery and its destination's row: the destination first, always, lest two wait for each other."""
+    delivery = session.get_one(tables.Delivery, delivery_id)
+    queue = _queue(session, delivery.destination)
+    return session.get_one(tables.Delivery, delivery_id, with_for_update=True, populate_existing=True), queue
+
+
 def _make_due(session: Session, name: str, now: dt.datetime) -> None:
-    session.execute(
-        update(tables.Delivery)
+    rows = session.scalars(
+        select(tables.Delivery.id)
         .where(
             tables.Delivery.destination == name,
             tables.Delivery.state == DeliveryState.WAITING,
@@ -196,5 +203,7 @@ def _make_due(session: Session, name: str, now: dt.datetime) -> None:
             # What is being sent comes due within its lease; what a dead worker left may have been put off for a pause.
             or_(tables.Delivery.sending_since.is_(None), tables.Delivery.next_attempt_at > now + ATTEMPT_LEASE),
         )
-        .values(next_attempt_at=now)
-    )
+        .order_by(tables.Delivery.id)  # the order in which a withdrawal locks them
+        .with_for_update()
+    ).all()
+    session.execute(update(tables.Delivery).where(tables.Delivery.id.in_(rows)).values(next_attempt_at=now))

@@ -45,7 +45,7 @@ def main() -> int:
     parser.add_argument("--group", help="the sources of this group alone")
     parser.add_argument("--most", type=int, default=1000, help="sources of each group, spread evenly over it")
     parser.add_argument("--states", type=int, default=len(STATES), help="of a result, for each source, in turn")
-    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="0: the tables of what the ledger has")
     parser.add_argument("--ledger", type=Path, help="what is found is kept in this file; what stands in it is done")
     options = parser.parse_args()
     start = time.monotonic()
@@ -53,7 +53,12 @@ def main() -> int:
         sources = [one for one in _sources(options.data, Path(folder)) if options.group in (None, one.group)]
         chosen = some_of(sources, options.most)
         tasks = [(source, states_of(number, options.states)) for number, source in enumerate(chosen)]
-        faults = report(through(tasks, Ledger(options.ledger), options.processes), chosen, sources)
+        ledger = Ledger(options.ledger)
+        if options.processes == 0:
+            known = ledger.found()
+            tasks = [(source, states) for source, states in tasks if (source.group, source.name, states) in known]
+            chosen = [source for source, _ in tasks]
+        faults = report(through(tasks, ledger, options.processes), chosen, sources)
     print(f"\nNo images: {', '.join(left_out(options.data))}. {time.monotonic() - start:.0f} s.")
     return 1 if faults else 0
 
@@ -64,7 +69,7 @@ def through(tasks: list[Task], ledger: Ledger, processes: int) -> Iterator[Judge
     keys = {(source.group, source.name, states): (source, states) for source, states in tasks}
     for key in keys:
         yield from known.get(key, [])
-    with ProcessPoolExecutor(processes) as pool:
+    with ProcessPoolExecutor(processes or 1) as pool:
         coming = {pool.submit(judged, task): key for key, task in keys.items() if key not in known}
         for number, done in enumerate(as_completed(coming), start=1):
             ledger.add(*coming[done], done.result())

@@ -114,6 +114,18 @@ class People:
                 destinations.resume(session, name, now)
         self.paused.clear()
 
+    def try_again(self, now: dt.datetime) -> None:
+        """A withdrawal whose rejection note was refused is attempted again."""
+        row = tables.Delivery
+        with self.database.session() as session:
+            refused = session.scalars(
+                select(row.withdraws).where(row.withdraws.is_not(None), row.state == DeliveryState.REFUSED)
+            )
+            for delivery_id in refused:
+                if session.get_one(row, delivery_id).state is DeliveryState.WITHDRAWAL_OPEN:
+                    self.did["tried again"] += 1
+                    withdrawals.try_again(session, delivery_id, now)
+
     def delete_by_hand(self, now: dt.datetime) -> None:
         """What a person is to delete at the destination is deleted, and said to be."""
         row = tables.Delivery

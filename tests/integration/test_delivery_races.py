@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from fhir_records import jobs, tables
 from fhir_records.database import Database
@@ -16,6 +18,7 @@ from fhir_records.store import confirmations, deliveries, destinations, withdraw
 from fhir_records.store.deliveries import ATTEMPT_LEASE
 from fhir_records.store.destinations import Fallback
 from tests.integration.signed_results import INSTALLATION, NOW, Bench
+from tests.peers import wait_until
 from workflow.delivery import Deliver
 from workflow.withdrawal import ByDeletion, ByNote, Withdraw
 
@@ -151,9 +154,7 @@ def test_nothing_is_sent_that_was_withdrawn_before_the_attempt_began(bench: Benc
 
 
 @pytest.mark.parametrize("seen", [NOW + dt.timedelta(seconds=20), LATER])
-def test_what_a_dead_worker_left_goes_on_when_the_destination_is_resumed(
-    bench: Bench, seen_paused: dt.datetime
-) -> None:
+def test_what_a_dead_worker_left_goes_on_when_the_destination_is_resumed(bench: Bench, seen: dt.datetime) -> None:
     """A pause puts it off for good; resuming makes it due, although an attempt of it never ended."""
     die(bench)
     with bench.database.session() as session:
@@ -284,3 +285,39 @@ def test_an_attempt_that_ends_leaves_the_room_that_another_has(bench: Bench) -> 
         destinations.end(session, first(bench).id, away=False, words="", now=noon, began=noon)
     under_way()
     assert seen == [noon, None]
+
+
+def test_who_waits_for_a_destination_holds_none_of_its_deliveries(bench: Bench) -> None:
+    """Else it and the one who decides about the destination, and needs the delivery, would wait for each other."""
+    with bench.database.session() as session:
+        extra = deliveries.add_document(
+            session,
+            session.query(tables.Document).one().result_id,
+            kind="dicom_sr",
+            variant="second",
+            sop_uid="2.25.2",
+            sop_class_uid="1.2",
+            content=b"second",
+        )
+        (other,) = deliveries.add_deliveries(session, extra, ["pacs"], NOW)
+    is_sending, may_end = threading.Event(), threading.Event()
+    worker = threading.Thread(target=attempt, args=(bench,), kwargs={"meanwhile": lambda: _pass(is_sending, may_end)})
+    worker.start()
+    assert is_sending.wait(30)
+    with bench.database.session() as session:
+        assert destinations.begin(session, other, 5, NOW)
+        may_end.set()
+        wait_until(lambda: _waits(bench), what="the attempt's end")
+        session.get_one(tables.Delivery, first(bench).id, with_for_update={"nowait": True})
+    worker.join(30)
+    assert first(bench).state is DeliveryState.DELIVERED
+
+
+def _pass(here: threading.Event, on: threading.Event) -> None:
+    here.set()
+    on.wait(30)
+
+
+def _waits(bench: Bench) -> bool:
+    with bench.database.session() as session:
+        return session.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")) > 0
