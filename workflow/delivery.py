@@ -56,6 +56,8 @@ class Deliver:
         away = state is DeliveryState.WAITING and status is None
         with self.database.session() as session:
             destinations.end(session, delivery_id, began=started, away=away, words=detail, now=self.now())
+            if deliveries.is_there_already(session, delivery_id, status):
+                state, detail = DeliveryState.DELIVERED, f"{delivery.destination} has it already."
             withdrawn_meanwhile = deliveries.note_attempt(
                 session,
                 delivery_id,

@@ -19,6 +19,8 @@ ATTEMPT_LEASE = dt.timedelta(minutes=3)
 FIRST_WAIT = dt.timedelta(seconds=5)
 LONGEST_WAIT = dt.timedelta(minutes=15)
 
+# PS3.7 section C.4.2.1.4: the new managed SOP Instance is there already. Some archives say so of a second C-STORE.
+_DUPLICATE_SOP_INSTANCE = 0x0111
 _THERE = (DeliveryState.DELIVERED, DeliveryState.CONFIRMED)
 
 
@@ -225,6 +227,11 @@ def waiting(session: Session, delivery_id: int) -> tuple[Delivery, Document] | N
     if delivery_record(row).is_held:
         return None
     return delivery_record(row), document_record(row.document)
+
+
+def is_there_already(session: Session, delivery_id: int, status: int | None) -> bool:
+    """Whether a destination says that it has the object, which an earlier attempt brought without an answer."""
+    return status == _DUPLICATE_SOP_INSTANCE and session.get_one(tables.Delivery, delivery_id).maybe_there
 
 
 def note_attempt(

@@ -108,6 +108,8 @@ class Pacs:
         with self.lock:
             if fault in _ANSWERS:
                 self.failed[uid] += 1
+                if fault == "duplicate":
+                    self.accepted[uid] += 1  # it says that it has it
                 return _ANSWERS[fault]
             if fault != "stall":
                 self.accepted[uid] += 1

@@ -287,6 +287,18 @@ def test_an_attempt_that_ends_leaves_the_room_that_another_has(bench: Bench) -> 
     assert seen == [noon, None]
 
 
+def test_a_duplicate_is_what_an_attempt_without_an_answer_brought(bench: Bench) -> None:
+    """The destination says that it has the object already: it is delivered, where it can be ours, and else refused."""
+    duplicate = PeerRefused("pacs answered C-STORE with 0111.", status=0x0111)
+    attempt(bench, duplicate)
+    assert bench.states() == ["refused"]
+    with bench.database.session() as session:
+        jobs.retry_delivery(session, first(bench).id)
+    attempt(bench, SILENCE)
+    attempt(bench, duplicate, at=LATER)
+    assert bench.states() == ["delivered"] and first(bench).delivered_at == LATER
+
+
 def test_who_waits_for_a_destination_holds_none_of_its_deliveries(bench: Bench) -> None:
     """Else it and the one who decides about the destination, and needs the delivery, would wait for each other."""
     with bench.database.session() as session:
