@@ -19,7 +19,7 @@ ATTEMPT_LEASE = dt.timedelta(minutes=3)
 FIRST_WAIT = dt.timedelta(seconds=5)
 LONGEST_WAIT = dt.timedelta(minutes=15)
 
-# PS3.7 section C.4.2.1.4: the new managed SOP Instance is there already. Some archives say so of a second C-STORE.
+# PS3.7 Annex C, Duplicate SOP Instance: some archives answer a second C-STORE of the same object so.
 _DUPLICATE_SOP_INSTANCE = 0x0111
 _THERE = (DeliveryState.DELIVERED, DeliveryState.CONFIRMED)
 

@@ -141,7 +141,7 @@ class _Storm:
             self.people.pause(self.now)
         elif number % 5 == 3:
             self.people.resume(self.now)
-        for bell, _ in self.asleep[:1] if number % 2 else []:
+        for bell, _ in self.chance.sample(self.asleep, len(self.asleep) // 2):
             bell.set()
 
     def _clear_up(self) -> None:
@@ -151,7 +151,7 @@ class _Storm:
             peer.honest, peer.full = True, False
         for bell, future in self.asleep:
             bell.set()
-            future.result(60)
+            future.result(120)
         self.people.resume(self.now)
 
     def _round(self) -> int | None:
@@ -243,9 +243,9 @@ class _Storm:
         if dies < 0.02:
             raise WorkerDied
         if naps_first:
-            bell.wait(60)
+            bell.wait(30)
         outcome = sender.send(content, replace(node, port=free_port()) if away else node, TOLD)
-        bell.wait(60)
+        bell.wait(30)
         if dies < 0.05:
             raise WorkerDied
         return outcome.status, outcome.meaning
