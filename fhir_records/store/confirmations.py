@@ -146,6 +146,7 @@ def _lost(row: tables.Delivery, words: str, now: dt.datetime) -> None:
     if row.state is not DeliveryState.DELIVERED or row.document.withdrawn_at is not None:
         return
     row.not_kept += 1
+    row.maybe_there = True  # it took it once: where it is withdrawn it is taken back, whatever was said since
     row.confirm_at, row.delivered_at = None, None
     row.last_error = f"{row.destination} took it and does not keep it: {words}."
     if row.not_kept >= MOST_LOST:

@@ -268,6 +268,16 @@ def test_a_report_on_what_was_lost_since_confirms_nothing(bench: Bench) -> None:
     assert bench.states() == ["delivered"]
 
 
+def test_what_a_destination_says_it_lost_is_taken_back_all_the_same(bench: Bench) -> None:
+    """It took it once, and reports are not always right: a deletion of what is not there does no harm."""
+    attempt(bench)
+    with bench.database.session() as session:
+        confirmations.unlisted(session, first(bench).id, NOW + 2 * confirmations.LISTED_WITHIN)
+    assert bench.states() == ["waiting"]
+    reject(bench)
+    assert bench.states() == ["withdrawal open"]
+
+
 def test_an_attempt_that_ends_leaves_the_room_that_another_has(bench: Bench) -> None:
     """The first of two attempts at once is over: the second is still under way, and counted."""
     noon = NOW + dt.timedelta(minutes=1)
