@@ -251,7 +251,7 @@ def associated(
             ae_title=node.ae_title,
             max_pdu=settings.max_pdu,
             tls_args=_tls_of(node),
-            evt_handlers=[(evt.EVT_CONN_OPEN, set_no_delay), (evt.EVT_ESTABLISHED, set_checkpoint), *handlers],
+            evt_handlers=[(evt.EVT_CONN_OPEN, set_no_delay), (evt.EVT_CONN_OPEN, set_checkpoint), *handlers],
         )
     except (OSError, RuntimeError) as error:
         raise PeerUnavailable(f"{node.name} cannot be reached.") from error

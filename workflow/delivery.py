@@ -35,25 +35,29 @@ class Deliver:
 
     def __call__(self, delivery_id: int) -> None:
         """Make one attempt; nothing happens where the delivery waits no longer."""
+        started = self.now()
         with self.database.session() as session:
             found = deliveries.waiting(session, delivery_id)
             if found is None:
+                if withdrawals.close_waiting(session, delivery_id, started):
+                    request_withdrawal(session, delivery_id)
                 return
-            limit = self.limits.get(found[0].destination, MOST_AT_ONCE)
-            if not destinations.begin(session, delivery_id, limit, self.now()):
-                return  # it comes due again when there is room, or the destination goes on
-        delivery, document = found
-        if document.is_held:
-            # The one door that everything leaves by: whoever made it due, it stays.
-            with self.database.session() as session:
+            delivery, document = found
+            if document.is_held:
+                # The one door that everything leaves by: whoever made it due, it stays.
                 deliveries.hold(session, delivery_id)
-            log.error("object held by the conformance gate", destination=delivery.destination, kind=document.kind)
-            return
-        started = self.now()
+                log.error("object held by the conformance gate", destination=delivery.destination, kind=document.kind)
+                return
+            limit = self.limits.get(delivery.destination, MOST_AT_ONCE)
+            if not destinations.begin(session, delivery_id, limit, started):
+                return  # it comes due again when there is room, or the destination goes on
         state, status, detail, maybe_there = self._attempt(delivery.destination, document.content)
         # A destination that gave an answer, even "I am full", is there.
         away = state is DeliveryState.WAITING and status is None
         with self.database.session() as session:
+            destinations.end(session, delivery_id, began=started, away=away, words=detail, now=self.now())
+            if deliveries.is_there_already(session, delivery_id, status):
+                state, detail = DeliveryState.DELIVERED, f"{delivery.destination} has it already."
             withdrawn_meanwhile = deliveries.note_attempt(
                 session,
                 delivery_id,
@@ -64,7 +68,6 @@ class Deliver:
                 detail=detail,
                 maybe_there=maybe_there,
             )
-            destinations.end(session, delivery_id, away=away, words=detail, now=self.now())
             if state is DeliveryState.DELIVERED and delivery.destination in self.confirmed:
                 confirmations.ask_later(session, delivery_id, self.now())
                 request_confirmation(session, delivery_id)

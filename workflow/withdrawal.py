@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from fhir_records import audit
 from fhir_records.database import Database
-from fhir_records.errors import PeerRefused, PeerUnavailable, RenderingError
+from fhir_records.errors import NotFound, PeerRefused, PeerUnavailable, RenderingError
 from fhir_records.identities import log_id
 from fhir_records.jobs import request_delivery
 from fhir_records.model import AuditEntry, Installation, Withdrawal
@@ -69,10 +69,17 @@ class Withdraw:
             found = withdrawals.find_open(session, delivery_id)
         if found is None:
             return
+        try:
+            self._attempt(found)
+        except NotFound:
+            return  # another attempt, or a person, has ended it meanwhile
+        log.info("withdrawal attempted", destination=found.destination, study=log_id(found.study_uid))
+
+    def _attempt(self, found: OpenWithdrawal) -> None:
         match self.ways.get(found.destination, ByHand()):
             case ByHand():
                 with self.database.session() as session:
-                    withdrawals.note_waits(session, delivery_id, BY_HAND)
+                    withdrawals.note_waits(session, found.delivery_id, BY_HAND)
             case ByNote(title, reason):
                 try:
                     with self.database.session() as session:
@@ -81,7 +88,6 @@ class Withdraw:
                     self._failed(found, str(error))
             case ByDeletion(delete):
                 self._delete(found, delete)
-        log.info("withdrawal attempted", destination=found.destination, study=log_id(found.study_uid))
 
     def _send_note(self, session: Session, found: OpenWithdrawal, code: str, reason: str) -> None:
         document = found.document
@@ -101,10 +107,16 @@ class Withdraw:
             sop_class_uid=note.sop_class_uid,
             content=note.content,
         )
-        withdrawals.note_waits(session, found.delivery_id, NOTE_ON_ITS_WAY)
-        for delivery_id in deliveries.add_deliveries(session, note_id, [found.destination], self.now()):
+        new = deliveries.add_deliveries(session, note_id, [found.destination], self.now())
+        for delivery_id in new:
             withdrawals.link_note(session, delivery_id, found.delivery_id)
             request_delivery(session, delivery_id)
+        if not new:
+            again = withdrawals.send_note_again(session, note_id, found.destination, found.delivery_id, self.now())
+            if again is not None:
+                request_delivery(session, again)
+        # After the note: whoever notes that it arrived locks the two in the same order.
+        withdrawals.note_waits(session, found.delivery_id, NOTE_ON_ITS_WAY)
 
     def _delete(self, found: OpenWithdrawal, delete: Callable[[str], object]) -> None:
         try:

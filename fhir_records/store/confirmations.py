@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from fhir_records import tables
@@ -107,10 +107,12 @@ def note_report(
     Returns:
         Whether it is the report of a transaction of ours with this node; one that was reported before changes nothing.
     """
-    asked = session.get(tables.StorageCommitment, transaction_uid, with_for_update=True)
+    asked = session.get(tables.StorageCommitment, transaction_uid)
     if asked is None:
         return False
+    # Its lock stands for all of its transactions: one report may end others.
     row = session.get_one(tables.Delivery, asked.delivery_id, with_for_update=True)
+    session.refresh(asked)
     if row.destination not in from_destinations:
         return False
     if asked.reported_at is not None:
@@ -119,6 +121,7 @@ def note_report(
     if sop_uid in failed:
         asked.reported_at, asked.failure_reason = now, reasons[sop_uid]
         _lost(row, failed[sop_uid], now)
+        _end_transactions(session, row, now)
     elif sop_uid in committed:
         asked.reported_at = now
         if row.state is DeliveryState.DELIVERED:
@@ -128,11 +131,22 @@ def note_report(
     return True
 
 
+def _end_transactions(session: Session, row: tables.Delivery, now: dt.datetime) -> None:
+    """What was asked before an object was lost is about the lost one: its report says nothing of the one sent again."""
+    if row.state in (DeliveryState.WAITING, DeliveryState.REFUSED):
+        session.execute(
+            update(tables.StorageCommitment)
+            .where(tables.StorageCommitment.delivery_id == row.id, tables.StorageCommitment.reported_at.is_(None))
+            .values(reported_at=now)
+        )
+
+
 def _lost(row: tables.Delivery, words: str, now: dt.datetime) -> None:
     """The destination took it, and does not keep it: it is sent again, the same bytes, a few times."""
     if row.state is not DeliveryState.DELIVERED or row.document.withdrawn_at is not None:
         return
     row.not_kept += 1
+    row.maybe_there = True  # it took it once: where it is withdrawn it is taken back, whatever was said since
     row.confirm_at, row.delivered_at = None, None
     row.last_error = f"{row.destination} took it and does not keep it: {words}."
     if row.not_kept >= MOST_LOST:

@@ -19,6 +19,10 @@ ATTEMPT_LEASE = dt.timedelta(minutes=3)
 FIRST_WAIT = dt.timedelta(seconds=5)
 LONGEST_WAIT = dt.timedelta(minutes=15)
 
+# PS3.7 Annex C, Duplicate SOP Instance: some archives answer a second C-STORE of the same object so.
+_DUPLICATE_SOP_INSTANCE = 0x0111
+_THERE = (DeliveryState.DELIVERED, DeliveryState.CONFIRMED)
+
 
 def wait_after(attempts: int) -> dt.timedelta:
     """How long a delivery waits after so many attempts in vain: 5 s, doubled each time, 15 minutes at most.
@@ -225,6 +229,11 @@ def waiting(session: Session, delivery_id: int) -> tuple[Delivery, Document] | N
     return delivery_record(row), document_record(row.document)
 
 
+def is_there_already(session: Session, delivery_id: int, status: int | None) -> bool:
+    """Whether a destination says that it has the object, which an earlier attempt brought without an answer."""
+    return status == _DUPLICATE_SOP_INSTANCE and session.get_one(tables.Delivery, delivery_id).maybe_there
+
+
 def note_attempt(
     session: Session,
     delivery_id: int,
@@ -267,10 +276,10 @@ def note_attempt(
     )
     delivered = state is DeliveryState.DELIVERED
     row.maybe_there = row.maybe_there or maybe_there
-    if row.document.withdrawn_at is not None and row.state in (DeliveryState.FILTERED, DeliveryState.WITHDRAWAL_OPEN):
-        return _ended_too_late(row, delivered, finished_at)
+    if row.document.withdrawn_at is not None and row.state not in _THERE:
+        return _ended_too_late(row, delivered, maybe_there, finished_at)
     row.attempts += 1
-    if row.state is not DeliveryState.WAITING:
+    if row.state is not DeliveryState.WAITING and not (delivered and row.state is DeliveryState.REFUSED):
         return False  # another attempt has settled it meanwhile; what it found stands
     row.state = state
     row.last_error = None if delivered else detail
@@ -279,14 +288,19 @@ def note_attempt(
     return False
 
 
-def _ended_too_late(row: tables.Delivery, delivered: bool, finished_at: dt.datetime) -> bool:
+def _ended_too_late(row: tables.Delivery, delivered: bool, maybe_there: bool, finished_at: dt.datetime) -> bool:
     """The document was withdrawn while it was being sent; whether it is to be taken back."""
-    if not (delivered or row.maybe_there):
+    brought = delivered or maybe_there
+    if not brought and row.state is not DeliveryState.WITHDRAWAL_OPEN:
+        return False  # what was taken back stays so, and what was not there is not there
+    if not (brought or row.maybe_there or row.delivered_at is not None):
         row.state, row.next_attempt_at = DeliveryState.FILTERED, None
         row.last_error = "Withdrawn while it was being sent; it did not arrive."
         return False
     row.state, row.attempts, row.last_error = DeliveryState.WITHDRAWAL_OPEN, 0, None
-    row.delivered_at = finished_at if delivered else None
+    row.withdrawn_at, row.withdrawn_by = None, None
+    if delivered:
+        row.delivered_at = finished_at
     row.next_attempt_at = finished_at + ATTEMPT_LEASE
     return True
 

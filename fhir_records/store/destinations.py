@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -48,10 +48,11 @@ def begin(session: Session, delivery_id: int, limit: int, now: dt.datetime) -> b
     """Take the right to make one attempt: not while the destination is paused, left alone, or has ``limit`` under way.
 
     Returns:
-        Whether the attempt may be made; else the delivery comes due again by itself.
+        Whether the attempt may be made; else the delivery comes due again by itself, or waits no longer.
     """
-    delivery = session.get_one(tables.Delivery, delivery_id)
-    queue = _queue(session, delivery.destination)
+    delivery, queue = _locked(session, delivery_id)
+    if delivery.state is not DeliveryState.WAITING:
+        return False
     if queue.paused_at is not None:
         delivery.next_attempt_at = now + PAUSE_WAIT
         delivery.last_error = f"Deliveries to {queue.name} are paused."
@@ -73,16 +74,22 @@ def begin(session: Session, delivery_id: int, limit: int, now: dt.datetime) -> b
     if (under_way or 0) >= limit:
         delivery.next_attempt_at = now + ROOM_WAIT
         return False
+    if delivery.sending_since is not None:
+        # An earlier attempt never came to its end, or has not yet: nobody can say whether it brought the object there.
+        delivery.maybe_there = True
     delivery.sending_since = now
     delivery.next_attempt_at = now + ATTEMPT_LEASE
     return True
 
 
-def end(session: Session, delivery_id: int, *, away: bool, words: str, now: dt.datetime) -> None:
-    """An attempt is over; ``away``: the destination gave no answer, and in the end is left alone as a whole."""
-    delivery = session.get_one(tables.Delivery, delivery_id)
-    delivery.sending_since = None
-    queue = _queue(session, delivery.destination)
+def end(session: Session, delivery_id: int, *, began: dt.datetime, away: bool, words: str, now: dt.datetime) -> None:
+    """An attempt is over; ``away``: the destination gave no answer, and in the end is left alone as a whole.
+
+    To be called before anything else about the delivery in its transaction.
+    """
+    delivery, queue = _locked(session, delivery_id)
+    if delivery.sending_since == began:  # else another attempt is under way
+        delivery.sending_since = None
     if away:
         queue.failures += 1
         queue.last_error = words
@@ -130,6 +137,7 @@ def fall_back(session: Session, fallbacks: Mapping[str, Fallback], now: dt.datet
                 tables.Delivery.next_attempt_at.is_not(None),  # else it waits for a signature
                 tables.Delivery.created_at < now - fallback.after,
                 tables.Delivery.fell_back_at.is_(None),
+                tables.Delivery.withdraws.is_(None),  # a rejection note is for its destination alone
             )
             .order_by(tables.Delivery.id)
             .limit(100)
@@ -178,14 +186,24 @@ def _queue(session: Session, name: str) -> tables.DestinationQueue:
     return session.get_one(tables.DestinationQueue, name, with_for_update=True, populate_existing=True)
 
 
+def _locked(session: Session, delivery_id: int) -> tuple[tables.Delivery, tables.DestinationQueue]:
+    """A delivery and its destination's row: the destination first, always, lest two wait for each other."""
+    delivery = session.get_one(tables.Delivery, delivery_id)
+    queue = _queue(session, delivery.destination)
+    return session.get_one(tables.Delivery, delivery_id, with_for_update=True, populate_existing=True), queue
+
+
 def _make_due(session: Session, name: str, now: dt.datetime) -> None:
-    session.execute(
-        update(tables.Delivery)
+    rows = session.scalars(
+        select(tables.Delivery.id)
         .where(
             tables.Delivery.destination == name,
             tables.Delivery.state == DeliveryState.WAITING,
             tables.Delivery.next_attempt_at > now,
-            tables.Delivery.sending_since.is_(None),
+            # What is being sent comes due within its lease; what a dead worker left may have been put off for a pause.
+            or_(tables.Delivery.sending_since.is_(None), tables.Delivery.next_attempt_at > now + ATTEMPT_LEASE),
         )
-        .values(next_attempt_at=now)
-    )
+        .order_by(tables.Delivery.id)  # the order in which a withdrawal locks them
+        .with_for_update()
+    ).all()
+    session.execute(update(tables.Delivery).where(tables.Delivery.id.in_(rows)).values(next_attempt_at=now))

@@ -64,7 +64,8 @@ def withdraw(session: Session, result_ids: Iterable[int], why: Withdrawal, now: 
             tables.Document.withdrawn_at.is_(None),
         )
         .order_by(tables.Document.id)
-        .with_for_update()
+        # Whoever sets the document on another way holds its key and a delivery: that must not wait for this.
+        .with_for_update(key_share=True)
     ).all()
     opened: list[int] = []
     for document in documents:
@@ -74,23 +75,37 @@ def withdraw(session: Session, result_ids: Iterable[int], why: Withdrawal, now: 
             .where(tables.Delivery.document_id == document.id)
             .order_by(tables.Delivery.id)
             .with_for_update()
+            .execution_options(populate_existing=True)
         )
         opened += [row.id for row in rows if _close(row, why, now)]
     return tuple(opened)
 
 
 def _close(row: tables.Delivery, why: Withdrawal, now: dt.datetime) -> bool:
-    """End a delivery on its way; whether it has to be taken back."""
-    if row.state in _THERE or row.maybe_there:
-        open_withdrawal(row, now)
-        return True
-    if row.state is DeliveryState.WAITING and row.sending_since is not None:
+    """End a delivery on its way; whether it has to be taken back now."""
+    if row.sending_since is not None and row.state in (DeliveryState.WAITING, *_THERE):
         # An attempt is under way, or its worker died in it. Its end decides (`deliveries.note_attempt`); without one,
         # the object may be there, and is taken back when the attempt is surely over.
         open_withdrawal(row, row.sending_since)
-    elif row.state is DeliveryState.WAITING:
+        return False
+    if row.state in _THERE or row.maybe_there:
+        open_withdrawal(row, now)
+        return True
+    if row.state is DeliveryState.WAITING:
         row.state, row.next_attempt_at, row.last_error = DeliveryState.FILTERED, None, _WORDS[why]
     return False
+
+
+def close_waiting(session: Session, delivery_id: int, now: dt.datetime) -> bool:
+    """End a delivery that waits although its document is withdrawn: it was set on its way at the same moment.
+
+    Returns:
+        Whether it has to be taken back; the caller asks for that in the same transaction.
+    """
+    row = session.scalar(select(tables.Delivery).where(tables.Delivery.id == delivery_id).with_for_update())
+    if row is None or row.state is not DeliveryState.WAITING or row.document.withdrawn_at is None:
+        return False
+    return _close(row, Withdrawal(row.document.withdrawal), now)
 
 
 def open_withdrawal(row: tables.Delivery, now: dt.datetime) -> None:
@@ -133,6 +148,25 @@ def note_in_vain(session: Session, delivery_id: int, words: str, now: dt.datetim
 def link_note(session: Session, note_delivery_id: int, delivery_id: int) -> None:
     """The delivery of a rejection note takes back what another delivery brought."""
     session.get_one(tables.Delivery, note_delivery_id).withdraws = delivery_id
+
+
+def send_note_again(session: Session, note_id: int, destination: str, delivery_id: int, now: dt.datetime) -> int | None:
+    """Set a rejection note on its way once more where it was refused, or came before what it takes back.
+
+    Returns:
+        The number of its delivery, where that did not wait already. The caller asks for an attempt.
+    """
+    note = session.scalars(
+        select(tables.Delivery)
+        .where(tables.Delivery.document_id == note_id, tables.Delivery.destination == destination)
+        .with_for_update()
+    ).one()
+    note.withdraws = delivery_id
+    if note.state is DeliveryState.WAITING:
+        return None
+    note.state, note.next_attempt_at = DeliveryState.WAITING, now + ATTEMPT_LEASE
+    note.delivered_at, note.confirm_at, note.not_kept = None, None, 0
+    return note.id
 
 
 def follow_note(session: Session, note_delivery_id: int, state: DeliveryState, words: str, now: dt.datetime) -> None:

@@ -63,7 +63,7 @@ def by_pynetdicom(made: Sequence[Made], port: int, calling: str) -> dict[str, in
     ae.connection_timeout, ae.acse_timeout, ae.dimse_timeout, ae.network_timeout = 5, 10, 15, 15
     for sop_class in ("1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.88.11"):
         ae.add_requested_context(sop_class, "1.2.840.10008.1.2.1")
-    assoc = ae.associate(HOST, port, ae_title="WETREAD", evt_handlers=[(evt.EVT_ESTABLISHED, set_checkpoint)])
+    assoc = ae.associate(HOST, port, ae_title="WETREAD", evt_handlers=[(evt.EVT_CONN_OPEN, set_checkpoint)])
     answers: dict[str, int] = {}
     try:
         for one in made:

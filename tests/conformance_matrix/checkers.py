@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,35 +60,49 @@ class Verdict:
 
 
 def verdict_of(content: bytes, folder: Path, known: frozenset[str], like: Dataset) -> Verdict:
-    """Ask everybody.
+    """Ask everybody about one object; arguments as of `verdicts_of`."""
+    return verdicts_of([content], folder, known, like)[0]
+
+
+def verdicts_of(contents: Sequence[bytes], folder: Path, known: frozenset[str], like: Dataset) -> list[Verdict]:
+    """Ask everybody about all objects of one source.
 
     Args:
-        content: the object, a PS3.10 file.
-        folder: for the file that the programs read.
+        contents: the objects, PS3.10 files.
+        folder: for the files that the programs read.
         known: what dciodvfy says of the source.
         like: the source's header; patient and study must be as there.
     """
-    path = folder / "object.dcm"
-    path.write_bytes(content)
+    paths = [folder / f"{number}.dcm" for number in range(len(contents))]
+    for path, content in zip(paths, contents, strict=True):
+        path.write_bytes(content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        read = [dcmread(io.BytesIO(content)) for content in contents]
+        dcmtk = _dcmtk(paths, read)
+        whole = zip(paths, contents, read, dcmtk, strict=True)
+        return [_verdict(path, content, ds, words, known, like) for path, content, ds, words in whole]
+
+
+def _verdict(
+    path: Path, content: bytes, ds: Dataset, dcmtk: tuple[str, ...], known: frozenset[str], like: Dataset
+) -> Verdict:
     said = dciodvfy(path)
     # DCMTK complains of UIDs that are none and of values too many; the source's stand in the object as they are.
     given = any(not UID(str(like.get(keyword))).is_valid for keyword in _UIDS)
     given = given or any("Bad attribute Value Multi" in line for line in known)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        ds = dcmread(io.BytesIO(content))
-        return Verdict(
-            errors=tuple(line for line in said.errors if not _is_passed_on(line, known)),
-            warnings=tuple(line for line in said.warnings if not _is_passed_on(line, known)),
-            passed_on=(
-                *(line for line in (*said.errors, *said.warnings) if _is_passed_on(line, known)),
-                *(_dcmtk(path, ds) if given else ()),
-            ),
-            gate=faults_of(content),
-            dcmtk=() if given else _dcmtk(path, ds),
-            highdicom=_tried(lambda: _READERS[str(ds.SOPClassUID)](content)),
-            pydicom=(*_tried(lambda: _pydicom(content)), *_altered(ds, like)),
-        )
+    return Verdict(
+        errors=tuple(line for line in said.errors if not _is_passed_on(line, known)),
+        warnings=tuple(line for line in said.warnings if not _is_passed_on(line, known)),
+        passed_on=(
+            *(line for line in (*said.errors, *said.warnings) if _is_passed_on(line, known)),
+            *(dcmtk if given else ()),
+        ),
+        gate=faults_of(content),
+        dcmtk=() if given else dcmtk,
+        highdicom=_tried(lambda: _READERS[str(ds.SOPClassUID)](content)),
+        pydicom=(*_tried(lambda: _pydicom(ds)), *_altered(ds, like)),
+    )
 
 
 def _is_passed_on(line: str, known: frozenset[str]) -> bool:
@@ -111,10 +125,18 @@ def _tried(read: Callable[[], object]) -> tuple[str, ...]:
     return ()
 
 
-def _dcmtk(path: Path, ds: Dataset) -> tuple[str, ...]:
-    runs = [run_program("dcmdump", "-q", "-M", str(path))]
-    if ds.SOPClassUID in _DOCUMENTS:
-        runs.append(run_program("dsrdump", "-v", str(path)))
+def _dcmtk(paths: Sequence[Path], read: Sequence[Dataset]) -> list[tuple[str, ...]]:
+    """What DCMTK says of each. Most often nothing of any, which one start of its programs tells."""
+    documents = [path for path, ds in zip(paths, read, strict=True) if ds.SOPClassUID in _DOCUMENTS]
+    if not _said(paths, documents):
+        return [()] * len(paths)
+    return [_said([path], [path] if path in documents else []) for path in paths]
+
+
+def _said(paths: Sequence[Path], documents: Sequence[Path]) -> tuple[str, ...]:
+    runs = [run_program("dcmdump", "-q", "-M", *map(str, paths))]
+    if documents:
+        runs.append(run_program("dsrdump", "-v", *map(str, documents)))
     return tuple(
         line
         for run in runs
@@ -123,11 +145,11 @@ def _dcmtk(path: Path, ds: Dataset) -> tuple[str, ...]:
     )
 
 
-def _pydicom(content: bytes) -> None:
+def _pydicom(ds: Dataset) -> None:
     """Every element and all pixels."""
-    ds = dcmread(io.BytesIO(content))
     for element in ds.iterall():
-        str(element.value)
+        if element.VR != "SQ":  # its items are elements, too
+            str(element.value)
     if "PixelData" in ds or "FloatPixelData" in ds:
         assert ds.pixel_array.size
     if ds.SOPClassUID == EncapsulatedPDFStorage:

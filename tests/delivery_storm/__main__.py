@@ -33,13 +33,20 @@ def main() -> int:
         database = Database(server.url)
         migrate(database)
         print(f"seed {told.seed}", flush=True)
-        account = storm(database, told.documents, told.seed, say=lambda line: print(line, flush=True))
+        account = storm(
+            database, told.documents, told.seed, cut=lambda: _restart(server), say=lambda line: print(line, flush=True)
+        )
         database.close()
     finally:
         server.stop(even_if_used=True)
         shutil.rmtree(home)
     print("\n".join(account.lines()))
     return 1 if account.untrue else 0
+
+
+def _restart(server: EmbeddedPostgres) -> None:
+    server.stop(even_if_used=True)
+    server.start()
 
 
 if __name__ == "__main__":

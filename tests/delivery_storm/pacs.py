@@ -9,10 +9,15 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from copy import deepcopy
 from dataclasses import dataclass, field
+from io import BytesIO
 
 from pydicom.dataset import Dataset
+from pydicom.uid import ImplicitVRLittleEndian
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, build_role, evt
+from pynetdicom.dimse_primitives import N_EVENT_REPORT
+from pynetdicom.dsutils import encode
 from pynetdicom.events import Event
 
 from dicom_listener.commitment import ALL_COMMITTED, PUSH_MODEL, PUSH_MODEL_INSTANCE, SOME_FAILED
@@ -28,6 +33,8 @@ STORE_FAULTS: Mapping[str, int] = {
     "kept with a warning": 4,  # kept, status B000
     "late": 4,  # kept, and the answer comes just in time
     "full": 6,  # A700
+    "silent release": 4,  # kept, success, and no answer to the release
+    "duplicate": 4,  # what it has already is answered with 0111; else kept
     "refused": 1,  # C000
     "abort before": 8,  # not kept, and no answer
     "abort after": 8,  # kept, and no answer
@@ -46,7 +53,16 @@ COMMIT_FAULTS: Mapping[str, int] = {
     "stranger": 5,  # of a transaction that nobody asked for
     "someone else": 5,  # the truth, but from another node
     "flattery": 5,  # that all is kept, whatever is
+    "again": 5,  # the truth, and once more
+    "early": 5,  # the truth, on the same association, before the request is answered
+    "early new": 5,  # the same on one of its own
+    "in part": 5,  # the truth, and that something else failed
+    "both": 3,  # kept and failed in one report
 }
+
+
+_KEEPING = ("kept", "kept with a warning", "late", "abort after", "stall", "forgotten", "silent release")
+_ANSWERS = {"full": 0xA700, "disk full": 0xA701, "refused": 0xC000, "duplicate": 0x0111}
 
 
 @dataclass(slots=True)
@@ -56,6 +72,7 @@ class Pacs:
     node: Node
     chance: random.Random
     honest: bool = False
+    full: bool = False  # its disk: A701 to everything
     report_to: int = 0  # port of the listener that takes reports
     held: dict[str, str] = field(default_factory=dict)  # SOP Instance UID to SHA-256 of the data set
     received: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # all SHA-256, in order
@@ -64,6 +81,7 @@ class Pacs:
     promised: set[str] = field(default_factory=set)  # UIDs that a report of its own said are kept
     denied: Counter[str] = field(default_factory=Counter)  # … are not
     faults: Counter[str] = field(default_factory=Counter)
+    order: dict[str, int] = field(default_factory=dict)  # UID to when it was last kept, counted through all objects
     lock: threading.Lock = field(default_factory=threading.Lock)
     reports: list[threading.Thread] = field(default_factory=list)
 
@@ -74,18 +92,25 @@ class Pacs:
         with self.lock:
             fault = self._draw(STORE_FAULTS, "kept")
             self.received[uid].append(sha256)
-            if fault in ("kept", "kept with a warning", "late", "abort after", "stall", "forgotten"):
+            if fault == "duplicate" and uid not in self.held:
+                fault = "kept"
+            if fault in _KEEPING:
                 self.held[uid] = sha256
+                self.order[uid] = self.faults.total()
             if fault == "forgotten":
                 del self.held[uid]
         if fault.startswith("abort"):
             event.assoc.abort()
             return 0
+        if fault == "silent release":
+            event.assoc.acse.send_release = lambda is_response=False: time.sleep(2.5 * TIMEOUT_S)
         time.sleep({"late": TIMEOUT_S / 3, "stall": 2.5 * TIMEOUT_S}.get(fault, 0))
         with self.lock:
-            if fault in ("full", "refused"):
+            if fault in _ANSWERS:
                 self.failed[uid] += 1
-                return 0xA700 if fault == "full" else 0xC000
+                if fault == "duplicate":
+                    self.accepted[uid] += 1  # it says that it has it
+                return _ANSWERS[fault]
             if fault != "stall":
                 self.accepted[uid] += 1
         return 0xB000 if fault == "kept with a warning" else 0
@@ -100,6 +125,12 @@ class Pacs:
         if fault == "abort":
             event.assoc.abort()
             return 0, None
+        if fault == "early":
+            self._send_early(request, event)
+            return 0, None
+        if fault == "early new":
+            self._send(request, fault, calling=self.node.ae_title)
+            return 0, None
         thread = threading.Thread(target=self._report, args=(fault, request, event.assoc), daemon=True)
         self.reports.append(thread)
         thread.start()
@@ -107,19 +138,31 @@ class Pacs:
 
     def _draw(self, faults: Mapping[str, int], honest: str) -> str:
         (fault,) = [honest] if self.honest else self.chance.choices([*faults], [*faults.values()])
+        if self.full and faults is STORE_FAULTS:
+            fault = "disk full"
         self.faults[fault] += 1
         return fault
 
     def _report(self, fault: str, request: Dataset, assoc: object) -> None:
         time.sleep(0.02)
         with suppress(RuntimeError, ValueError, AttributeError):  # the association may be over
-            if fault in ("same", "other", "stranger"):
+            if fault in ("same", "other", "stranger", "in part", "both"):
                 event_type, ds = self._event(request, fault)
                 assoc.send_n_event_report(ds, event_type, PUSH_MODEL, PUSH_MODEL_INSTANCE)  # type: ignore[attr-defined]
-            elif fault in ("new", "flattery", "someone else", "twice"):
+            elif fault in ("new", "flattery", "someone else", "twice", "again"):
                 self._send(request, fault, calling="OTHER" if fault == "someone else" else self.node.ae_title)
-            if fault == "twice":
-                self._send(request, "opposite", calling=self.node.ae_title)
+            if fault in ("twice", "again"):
+                self._send(request, "opposite" if fault == "twice" else fault, calling=self.node.ae_title)
+
+    def _send_early(self, request: Dataset, event: Event) -> None:
+        """Report without waiting for an answer: the request itself is not answered yet."""
+        event_type, ds = self._event(request, "early")
+        report = N_EVENT_REPORT()
+        report.MessageID = 77
+        report.AffectedSOPClassUID, report.AffectedSOPInstanceUID = PUSH_MODEL, PUSH_MODEL_INSTANCE
+        report.EventTypeID = event_type
+        report.EventInformation = BytesIO(encode(ds, *_little_endian(event)) or b"")
+        event.assoc.dimse.send_msg(report, event.context.context_id)
 
     def _send(self, request: Dataset, fault: str, *, calling: str) -> None:
         """Report on an association of its own, as the SCP of the service class."""
@@ -142,16 +185,22 @@ class Pacs:
         item.ReferencedSOPInstanceUID = "2.25.98" if fault == "other" else uid
         with self.lock:
             there = (uid in self.held) != (fault == "opposite") or fault == "flattery"
-            counts = fault in ("same", "new", "flattery", "twice")
-            if counts and there:
+            counts = fault not in ("other", "stranger", "someone else", "opposite")
+            if counts and (there or fault == "both"):
                 self.promised.add(uid)
-            elif counts:
+            if counts and (not there or fault == "both"):
                 self.denied[uid] += 1
-        if there:
+        if there or fault == "both":
             ds.ReferencedSOPSequence = [item]
+        if there and fault not in ("in part", "both"):
             return ALL_COMMITTED, ds
-        item.FailureReason = 0x0112
-        ds.FailedSOPSequence = [item]
+        failed = deepcopy(item)
+        failed.FailureReason = 0x0112
+        ds.FailedSOPSequence = [failed]
+        if fault == "in part":
+            stranger = deepcopy(failed)
+            stranger.ReferencedSOPInstanceUID = "2.25.97"
+            ds.FailedSOPSequence = [stranger] if there else [failed, stranger]
         return SOME_FAILED, ds
 
     def finish_reports(self) -> None:
@@ -170,6 +219,11 @@ class Pacs:
         """Delete an object; nothing happens where it is not there."""
         with self.lock:
             self.held.pop(sop_uid, None)
+
+
+def _little_endian(event: Event) -> tuple[bool, bool]:
+    syntax = event.context.transfer_syntax
+    return syntax == ImplicitVRLittleEndian, True
 
 
 @contextmanager

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.events import Event, EventHandlerType
@@ -81,6 +83,37 @@ def test_no_answer_is_reached_for_by_a_reactor_that_wakes_late(tmp_path: Path) -
         assert isinstance(event.assoc._reactor_checkpoint, Checkpoint)
 
     assert reached(tmp_path, prepare) == 0
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_release_comes_to_its_end(tmp_path: Path, ends: bool) -> None:
+    """Although a report that is answered meanwhile says that nothing is paused, or the reactor ended just before."""
+    prepare_library()
+    ae = AE()
+    ae.acse_timeout = 2
+    ae.add_requested_context(VERIFICATION)
+    with storescp_server(tmp_path) as peer:
+        assoc = ae.associate(HOST, peer.dicom_port, evt_handlers=[(evt.EVT_CONN_OPEN, set_checkpoint)])
+        checkpoint: Any = assoc._reactor_checkpoint
+        clear = checkpoint.clear
+
+        def clear_at_the_worst_time() -> None:
+            if ends:
+                assoc._kill = True
+                assoc.join(5)
+                assoc._is_paused = False
+            clear()
+            if not ends:
+                time.sleep(_LATE_S)  # the reactor stands still
+                # pynetdicom answers an N-EVENT-REPORT in a thread of its own, and then writes this.
+                assoc._is_paused = False
+
+        checkpoint.clear = clear_at_the_worst_time
+        releasing = threading.Thread(target=assoc.release, daemon=True)
+        releasing.start()
+        releasing.join(10)
+        assert not releasing.is_alive()
+        assoc.abort()
 
 
 def test_pynetdicom_still_needs_it(tmp_path: Path) -> None:

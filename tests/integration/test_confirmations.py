@@ -294,7 +294,7 @@ def test_no_more_than_so_many_at_once(bench: Bench) -> None:
     with bench.database.session() as session:
         assert [destinations.begin(session, number, 2, NOW) for number in ids] == [True, True, False]
         assert session.get_one(tables.Delivery, ids[2]).next_attempt_at == NOW + destinations.ROOM_WAIT
-        destinations.end(session, ids[0], away=False, words="", now=NOW)
+        destinations.end(session, ids[0], began=NOW, away=False, words="", now=NOW)
         assert destinations.begin(session, ids[2], 2, NOW)
     with bench.database.session() as session:
         assert destinations.begin(session, ids[0], 2, LATER)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import io
 import json
+import os
 import re
 import tempfile
 import zlib
@@ -340,8 +341,9 @@ def check_words(text: str, report: Report) -> None:
 
 
 # Every example starts seven programs, so that shrinking one would take minutes; what is found is small enough to read.
+# A long run: WETREAD_TEST_EXAMPLES=500 pytest --hypothesis-seed=7 tests/integration/test_one_truth.py
 @settings(
-    max_examples=25,
+    max_examples=int(os.environ.get("WETREAD_TEST_EXAMPLES", "25")),
     deadline=None,
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
