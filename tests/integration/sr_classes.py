@@ -53,11 +53,14 @@ class Way:
     senders: Mapping[str, Send]
     orders: Mapping[str, Sequence[str]] = field(default_factory=dict)
     now: dt.datetime = NOW
+    confirmed: Sequence[str] = ()
 
     def deliver(self) -> None:
         """Attempt whatever waits, and what stands in for it, once each."""
         done: set[int] = set()
-        while waiting := [one.id for one in self.bench.deliveries() if one.state.value == "waiting" and one.id not in done]:
+        while waiting := [
+            one.id for one in self.bench.deliveries() if one.state.value == "waiting" and one.id not in done
+        ]:
             for delivery_id in waiting:
                 self.attempt(delivery_id)
                 done.add(delivery_id)
@@ -65,7 +68,9 @@ class Way:
     def attempt(self, delivery_id: int) -> None:
         """One attempt."""
         classes = ReportClasses(INSTALLATION, lambda: self.now, self.orders)
-        Deliver(self.bench.database, self.senders, lambda: self.now, report_classes=classes)(delivery_id)
+        Deliver(self.bench.database, self.senders, lambda: self.now, confirmed=self.confirmed, report_classes=classes)(
+            delivery_id
+        )
 
     def lines(self) -> list[tuple[str, str, str]]:
         """SOP class, destination and state of every delivery of a report."""

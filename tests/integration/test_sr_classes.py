@@ -15,6 +15,7 @@ from fhir_records.database import Database
 from fhir_records.errors import PeerRefused, PeerUnavailable
 from fhir_records.model import Act
 from fhir_records.store import destinations, report_classes
+from tests import seed
 from tests.integration.signed_results import NOW, Bench
 from tests.integration.sr_classes import COMPREHENSIVE, COMPREHENSIVE_3D, ENHANCED, Picky, Way
 from workflow.withdrawal import ByNote
@@ -229,19 +230,17 @@ def test_reports_that_wait_learn_from_the_first(bench: Bench) -> None:
     def away(_: bytes) -> tuple[int, str]:
         raise PeerUnavailable("It cannot be reached.")
 
-    way = Way(bench, {"pacs": away})
-    for _ in range(3):
-        bench.read_id = 0
+    for number in (1, 2, 3):
         with bench.database.session() as session:
-            for row in session.scalars(select(tables.Delivery)):
-                row.next_attempt_at = NOW
-        bench.read() if not bench.study_uid else bench.read_again(new_images=True)
-    way.deliver()
+            study = seed.add_study(session, number)
+            bench.study_uid, bench.study_id = study.study_uid, study.id
+            seed.write_images(bench.root, session, study.id)
+        bench.read_again()
+    Way(bench, {"pacs": away}).deliver()
     pacs = Picky({COMPREHENSIVE})
-    way = Way(bench, {"pacs": pacs}, now=NOW + dt.timedelta(minutes=5))
-    way.deliver()
-    assert pacs.offered.count(COMPREHENSIVE_3D) == 1
-    assert set(pacs.offered) == {COMPREHENSIVE_3D, COMPREHENSIVE}
+    Way(bench, {"pacs": pacs}, now=NOW + dt.timedelta(hours=1)).deliver()
+    assert pacs.offered == [COMPREHENSIVE_3D, COMPREHENSIVE, COMPREHENSIVE, COMPREHENSIVE]
+    assert len(pacs.held) == 3
 
 
 def test_the_same_bytes_however_often(bench: Bench) -> None:
