@@ -74,8 +74,8 @@ class Liar:
 
 
 @contextmanager
-def liar(*classes: str) -> Iterator[Liar]:
-    """The peer on a port of its own; it takes these SOP classes, or the two that it always took."""
+def liar() -> Iterator[Liar]:
+    """The peer on a port of its own."""
     peer = Liar(Node("pacs", "LIAR", "127.0.0.1", free_port(), timeout_s=2))
 
     def store(event: Event) -> int:
@@ -106,7 +106,7 @@ def liar(*classes: str) -> Iterator[Liar]:
         return 0, None
 
     ae = AE(ae_title="LIAR")
-    for kind in classes or (SR, KO):
+    for kind in (SR, KO):
         ae.add_supported_context(kind, ALL_TRANSFER_SYNTAXES)
     ae.add_supported_context(PUSH_MODEL)
     handlers = [(evt.EVT_C_STORE, store), (evt.EVT_N_ACTION, action)]

@@ -141,18 +141,18 @@ def test_a_node_that_refuses_by_status_gets_the_next_class(bench: Bench) -> None
 
 
 def test_commitment_is_asked_for_what_was_sent(bench: Bench) -> None:
-    """A destination that takes Enhanced SR confirms the Enhanced SR."""
+    """A destination that gets Enhanced SR confirms the Enhanced SR."""
     bench.read()
-    with liar(ENHANCED) as peer:
+    with liar() as peer:
         take = TakeCommitmentReport(bench.database, {"pacs": "LIAR"}, lambda: NOW)
         with report_listener(take) as port:
             peer.report_to = port
-            way = Way(bench, {"pacs": sends_to(peer.node)}, confirmed=("pacs",))
+            way = Way(bench, {"pacs": sends_to(peer.node)}, {"pacs": (ENHANCED,)}, confirmed=("pacs",))
             way.deliver()
             ask = ByCommitment(partial(request_commitment, peer.node, US))
             delivered = next(one for one in bench.deliveries() if one.state.value == "delivered")
             Confirm(bench.database, {"pacs": ask}, take, lambda: NOW)(delivered.id)
-    assert [state for *_, state in way.lines()] == ["filtered", "filtered", "confirmed"]
+    assert [state for *_, state in way.lines()] == ["filtered", "confirmed"]
     (asked,) = peer.asked
     (reference,) = asked.ReferencedSOPSequence
     assert reference.ReferencedSOPClassUID == ENHANCED
@@ -169,24 +169,25 @@ def test_orthanc_takes_the_report_as_it_was_rendered(bench: Bench, orthanc: Orth
 
 
 @pytest.mark.parametrize("chosen", [COMPREHENSIVE, ENHANCED])
-def test_orthanc_gets_the_class_that_the_site_fixed(bench: Bench, orthanc: OrthancPeer, chosen: str) -> None:
+def test_orthanc_gets_the_class_that_the_site_fixed(bench: Bench, tmp_path: Path, chosen: str) -> None:
     """Over its REST API, too: it is stored, found there by C-FIND, and deleted when the result is rejected."""
-    node = orthanc_rest.OrthancNode("pacs", orthanc.url)
+    with orthanc_server(tmp_path, extra={"DicomAlwaysAllowFind": True}) as orthanc:
+        node = orthanc_rest.OrthancNode("pacs", orthanc.url)
 
-    def upload(content: bytes) -> tuple[int, str]:
-        return 200, orthanc_rest.upload(node, content).value
+        def upload(content: bytes) -> tuple[int, str]:
+            return 200, orthanc_rest.upload(node, content).value
 
-    bench.ways["pacs"] = ByDeletion(partial(orthanc_rest.remove, node))
-    bench.read()
-    Way(bench, {"pacs": upload}, {"pacs": (chosen,)}).deliver()
-    (kept,) = orthanc.by_modality("SR")
-    ds = orthanc.json(f"instances/{kept}/simplified-tags")
-    assert ds["SOPClassUID"] == chosen
-    assert has_object(_node(orthanc), US, ds["StudyInstanceUID"], ds["SeriesInstanceUID"], ds["SOPInstanceUID"])
-    bench.sign(Act.REJECT)
-    bench.withdraw()
-    assert orthanc.by_modality("SR") == []
-    assert bench.states() == ["filtered", "withdrawn"]
+        bench.ways["pacs"] = ByDeletion(partial(orthanc_rest.remove, node))
+        bench.read()
+        Way(bench, {"pacs": upload}, {"pacs": (chosen,)}).deliver()
+        (kept,) = orthanc.by_modality("SR")
+        ds = orthanc.json(f"instances/{kept}/simplified-tags")
+        assert ds["SOPClassUID"] == chosen
+        assert has_object(_node(orthanc), US, ds["StudyInstanceUID"], ds["SeriesInstanceUID"], ds["SOPInstanceUID"])
+        bench.sign(Act.REJECT)
+        bench.withdraw()
+        assert orthanc.by_modality("SR") == []
+        assert bench.states() == ["filtered", "withdrawn"]
 
 
 def test_an_orthanc_that_filters_by_class_needs_the_setting(bench: Bench, tmp_path: Path) -> None:
