@@ -47,7 +47,7 @@ def test_the_administrator_sees_what_a_destination_does_not_take(
         assert f"takes no {name}, as it said" in page, name
     assert "Structured report (Enhanced SR) refused" in page
     (number,) = {int(found) for found in re.findall(r"/admin/deliveries/(\d+)/retry", text)}
-    answer = browser.post(f"/admin/deliveries/{number}/retry", data={"csrf_token": csrf(text)})
+    answer = browser.post(f"/admin/deliveries/{number}/retry", data={"csrf_token": csrf(browser, "/admin")})
     assert answer.status_code in (200, 303)
     assert "takes no" not in plain(browser.get("/admin").text)
 
@@ -61,8 +61,7 @@ def test_the_report_page_names_its_class(enter: Enter, database: Database, tmp_p
     links = re.findall(r'href="(/studies/[^"]+/sr/\d+/text)"', browser.get(f"/studies/{bench.study_uid}").text)
     assert len(links) == 3
     read = [plain(browser.get(link).text) for link in links]
-    assert [any(f"Structured report ({name})" in text for text in read) for name in ("Enhanced SR", "Comprehensive SR")] == [
-        True,
-        True,
-    ]
-    assert len({text.partition("Imaging Measurement Report")[2] for text in read}) == 1
+    for name in ("Comprehensive 3D SR", "Comprehensive SR", "Enhanced SR"):
+        assert sum(f"Structured report ({name})" in text for text in read) == 1, name
+    trees = {text.partition("Language of Content Item")[2] for text in read}
+    assert len(trees) == 1 and "Glioma" in trees.pop()
