@@ -33,6 +33,7 @@ class Picky:
     held: dict[str, bytes] = field(default_factory=dict)  # by SOP Instance UID
 
     def __call__(self, content: bytes) -> tuple[int, str]:
+        """Take an object, or refuse its class."""
         ds = dcmread(io.BytesIO(content))
         self.offered.append(str(ds.SOPClassUID))
         if ds.SOPClassUID not in self.takes:

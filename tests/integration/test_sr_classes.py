@@ -39,7 +39,7 @@ def bench(database: Database, tmp_path: Path) -> Bench:
     ],
 )
 def test_the_best_class_that_is_taken(bench: Bench, takes: set[str], offered: list[str], states: list[str]) -> None:
-    """Each class is offered once, in its order, until one is taken; one object arrives, or a person sees the refusal."""
+    """Each class is offered once, in order, until one is taken; one object arrives, or a person sees the refusal."""
     pacs = Picky(takes)
     way = Way(bench, {"pacs": pacs})
     bench.read()
@@ -118,7 +118,7 @@ def test_try_again_begins_with_the_first_class(bench: Bench) -> None:
 
 
 def test_a_stand_in_says_the_same_under_its_own_uids(bench: Bench) -> None:
-    """But for class, UIDs and file meta information, every element is the one that was rendered; the rest is told apart."""
+    """But for class and UIDs, every element is the one that was rendered."""
     pacs = Picky({COMPREHENSIVE})
     first = bench.read()
     Way(bench, {"pacs": pacs}).deliver()
@@ -208,7 +208,7 @@ def test_a_report_that_was_rejected_meanwhile_gets_no_stand_in(bench: Bench) -> 
 
 
 def test_what_may_be_there_is_not_sent_as_another_object(bench: Bench) -> None:
-    """After an attempt without an answer the report stays what it is, though its class was refused elsewhere meanwhile."""
+    """After an attempt without an answer the report stays what it is, though its class was refused meanwhile."""
     bench.read()
 
     def silent(_: bytes) -> tuple[int, str]:

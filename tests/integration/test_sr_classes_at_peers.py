@@ -1,4 +1,4 @@
-"""Which SR class reaches real nodes: DCMTK's storescp and dcmrecv with what they may take, Orthanc, and our own peer."""
+"""Which SR class reaches real nodes: DCMTK's storescp and dcmrecv with what they may take, Orthanc, and our own."""
 
 from __future__ import annotations
 
@@ -15,12 +15,16 @@ from pynetdicom import AE, evt
 from pynetdicom.events import Event
 
 from dicom_listener import orthanc as orthanc_rest
+from dicom_listener import sender
 from dicom_listener.commitment import request_commitment
 from dicom_listener.library import prepare_library
 from dicom_listener.query import has_object
 from dicom_listener.settings import Node
 from fhir_records.database import Database
+from fhir_records.errors import PeerRefused, PeerUnavailable
 from fhir_records.model import Act
+from fhir_records.renderings.kinds import SR_CLASSES
+from fhir_records.store import deliveries
 from tests.integration.liar import liar, report_listener
 from tests.integration.signed_results import INSTALLATION, NOW, Bench
 from tests.integration.sr_classes import COMPREHENSIVE, COMPREHENSIVE_3D, ENHANCED, US, Way, sends_to
@@ -63,7 +67,8 @@ def dcmtk(folder: Path, program: str, classes: Sequence[str], *, verification: b
     lines = "\n".join(f"PresentationContext{number} = {name}\\Plain" for number, name in enumerate(accepted, start=1))
     config = folder / f"{program}.cfg"
     config.write_text(
-        "[[TransferSyntaxes]]\n[Plain]\nTransferSyntax1 = LittleEndianExplicit\nTransferSyntax2 = LittleEndianImplicit\n"
+        "[[TransferSyntaxes]]\n[Plain]\n"
+        "TransferSyntax1 = LittleEndianExplicit\nTransferSyntax2 = LittleEndianImplicit\n"
         f"[[PresentationContexts]]\n[Few]\n{lines}\n[[Profiles]]\n[Default]\nPresentationContexts = Few\n"
     )
     port = free_port()
@@ -98,6 +103,22 @@ def test_a_node_that_takes_one_class_gets_it(
     for path in paths:
         assert dciodvfy(path).errors == ()
         assert INSTALLATION.statement in dsrdump(path)
+
+
+def test_a_node_that_rejects_an_association_of_which_it_takes_nothing(bench: Bench, tmp_path: Path) -> None:
+    """All classes are proposed at once: else nobody could tell that it takes another one, and the report would wait."""
+    first = bench.read()
+    with bench.database.session() as session:
+        document = deliveries.find_document(session, first, "dicom_sr", "")
+    assert document is not None
+    with dcmtk(tmp_path, "dcmrecv", [KEYWORDS[ENHANCED]], verification=False) as scp:
+        with pytest.raises(PeerUnavailable, match="rejected the association"):
+            sender.send(document.content, scp.node, US)
+        with pytest.raises(PeerRefused) as refused:
+            sender.send(document.content, scp.node, US, SR_CLASSES)
+        assert refused.value.status == 0x0122
+        with pytest.raises(PeerUnavailable, match="rejected the association"):
+            sender.send(document.content, scp.node, US, (COMPREHENSIVE, ENHANCED))  # its own is not among them
 
 
 def test_a_node_that_takes_no_report_says_so(bench: Bench, tmp_path: Path) -> None:
@@ -191,7 +212,7 @@ def test_orthanc_gets_the_class_that_the_site_fixed(bench: Bench, tmp_path: Path
 
 
 def test_an_orthanc_that_filters_by_class_needs_the_setting(bench: Bench, tmp_path: Path) -> None:
-    """Orthanc's REST API says that an object was filtered, not why: the report is refused until the site names a class."""
+    """Orthanc's REST API says that it filtered, not why: the report is refused until the site names a class."""
     script = tmp_path / "filter.lua"
     script.write_text(
         "function ReceivedInstanceFilter(dicom, origin, info)\n"

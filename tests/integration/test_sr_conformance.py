@@ -111,7 +111,7 @@ def test_signed_reports_of_assorted_sources(tmp_path: Path, test_data: Path, nam
 @pytest.mark.parametrize("name", SOURCES)
 @pytest.mark.parametrize("word", ["comprehensive", "enhanced"])
 def test_fallback_classes_of_assorted_sources(tmp_path: Path, test_data: Path, word: str, name: str, said: str) -> None:
-    """In the classes for older archives it conforms like the report that it is made from, and the same readers read it."""
+    """In the classes for older archives it conforms like the report that it is made from, for the same readers."""
     source = test_data / "dicom" / name
     evidence = headers([source])
     report = report_of(evidence, SAID.get(said, PRESENT))

@@ -42,7 +42,7 @@ from fhir_records.model import Role
 from fhir_records.renderings import dicom_file, dicom_sr
 from fhir_records.renderings.conformance.enumerated import MODALITY
 from fhir_records.renderings.conformance.iod import written_classes
-from fhir_records.renderings.kinds import FIRST_SERIES_NUMBER, KIND_OF_WORD
+from fhir_records.renderings.kinds import FIRST_SERIES_NUMBER, KIND_OF_WORD, SR, SR_CLASSES
 from fhir_records.store import users, web_sessions
 from tests.unit.fhir_records.renderings.sr_reports import PRESENT, header, report_of
 from tests.unit.markdown import anchors, code_blocks, headings, links, plain, section, table
