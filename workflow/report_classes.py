@@ -104,7 +104,8 @@ class ReportClasses:
         except RenderingError:
             return None  # damaged: it goes as it is, or not at all
         variant = sr_classes.variant_of(base.sop_class_uid, left[0], predecessors)
-        return None if variant == row.document.variant else (base, left[0], predecessors)
+        as_it_is = variant == row.document.variant if variant else base.id == row.document_id
+        return None if as_it_is else (base, left[0], predecessors)
 
     def _left(self, session: Session, row: tables.Delivery, base: Document, but: Iterable[str]) -> tuple[str, ...]:
         """The classes that the report can still be offered in: those not lately refused first, then in their order."""

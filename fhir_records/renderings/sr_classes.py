@@ -47,7 +47,11 @@ def predecessor_uids(content: bytes) -> tuple[str, ...]:
 
     Raises RenderingError where `content` is no file that can be read.
     """
-    return tuple(str(reference.ReferencedSOPInstanceUID) for _, _, reference in _predecessors(_read(content)))
+    try:
+        ds = dcmread(io.BytesIO(content), specific_tags=["PredecessorDocumentsSequence"])
+        return tuple(str(reference.ReferencedSOPInstanceUID) for reference in _predecessors(ds))
+    except Exception as error:  # boundary: pydicom raises whatever damaged bytes bring about
+        raise RenderingError("The report cannot be read.") from error
 
 
 def reference_to(content: bytes) -> Reference:
@@ -129,9 +133,9 @@ def _series(series_uid: str, references: list[Dataset]) -> Dataset:
     return item
 
 
-def _predecessors(ds: Dataset) -> list[tuple[Dataset, Dataset, Dataset]]:
+def _predecessors(ds: Dataset) -> list[Dataset]:
     return [
-        (study, series, reference)
+        reference
         for study in ds.get("PredecessorDocumentsSequence") or ()
         for series in study.ReferencedSeriesSequence
         for reference in series.ReferencedSOPSequence
