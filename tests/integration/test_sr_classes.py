@@ -297,3 +297,14 @@ def test_the_trail_says_in_which_class_it_went(bench: Bench) -> None:
         ).all()
     said = [(row["from"], row["to"]) for row in rows]
     assert said == [("Comprehensive 3D SR", "Comprehensive SR"), ("Comprehensive SR", "Enhanced SR")]
+
+
+def test_a_report_with_a_name_of_its_own_goes_as_it_is(bench: Bench) -> None:
+    """Where there is no common document to make another of, the one that waits is sent."""
+    bench.read()
+    with bench.database.session() as session:
+        session.scalars(select(tables.Document)).one().variant = "its own"
+    pacs = Picky(set(EVERY))
+    way = Way(bench, {"pacs": pacs})
+    way.deliver()
+    assert way.lines() == [(COMPREHENSIVE_3D, "pacs", "delivered")]
