@@ -170,6 +170,17 @@ def _different(words: tuple[str, ...]) -> tuple[str, ...]:
     return words
 
 
+def _different_classes(words: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(words)) < len(words):
+        raise ValueError("each SOP class may be named once")
+    return words
+
+
+SrClassWord = Literal["comprehensive_3d", "comprehensive", "enhanced"]
+SrClasses = Annotated[tuple[SrClassWord, ...], Field(min_length=1), AfterValidator(_different_classes)]
+EVERY_SR_CLASS: tuple[SrClassWord, ...] = ("comprehensive_3d", "comprehensive", "enhanced")
+
+
 Objects = Annotated[tuple[ObjectWord, ...], Field(min_length=1), AfterValidator(_different)]
 
 
@@ -181,6 +192,7 @@ class Destination(_Section):
     host: str = Field(min_length=1)
     port: Port
     objects: Objects = ("sr",)
+    sr_classes: SrClasses = EVERY_SR_CLASS  # in which the report is offered, the first choice first
     storage_commitment: bool = False
     read_back: bool = False  # whether the destination is asked by C-FIND for what it took
     max_at_once: int = Field(2, ge=1, le=64)
@@ -217,6 +229,7 @@ class Orthanc(_Section):
     username: str = ""
     password: str = ""
     objects: Objects = ("sr",)
+    sr_classes: SrClasses = EVERY_SR_CLASS  # in which the report is offered, the first choice first
     poll_seconds: Seconds = 2
     read_back: bool = False  # whether it is asked for what it took
     withdraw: Literal["orthanc_rest", "manual"] = "manual"

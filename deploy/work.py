@@ -45,7 +45,7 @@ from fhir_records.database import Database
 from fhir_records.errors import DatabaseUnavailable, ModelFailed, OutOfSpace, PeerRefused, PeerUnavailable
 from fhir_records.jobs import Handler, Job, JobWorker, request_route
 from fhir_records.model import Instance
-from fhir_records.renderings.kinds import KIND_OF_WORD
+from fhir_records.renderings.kinds import KIND_OF_WORD, SR_CLASS_OF_WORD
 from fhir_records.store.completeness import FrozenRevision
 from inference.live_models import LiveModels
 from inference.reading import ImageFile
@@ -57,6 +57,7 @@ from workflow.forwarding import ForwardImages, SendFiles, Sent
 from workflow.headers import read_headers
 from workflow.reading import Reader, ReadStudy
 from workflow.rendering import RenderResult
+from workflow.report_classes import ReportClasses
 from workflow.router import CurrentRouter, ModelVersion, Route, Router
 from workflow.routing import Look, RouteRevision
 from workflow.rule_trials import TryRules
@@ -132,8 +133,9 @@ def _has_any(modalities: Sequence[str]) -> str:
 def destinations(settings: Settings) -> Mapping[str, Send]:
     """A way to send for each configured destination, by its name."""
     ways: dict[str, Send] = {}
+    classes = sr_classes_of(settings)
     for entry in settings.file.destination:
-        ways[entry.name] = partial(_store, node_of(settings, entry), sender_settings(settings))
+        ways[entry.name] = partial(_store, node_of(settings, entry), sender_settings(settings), classes[entry.name])
     for archive in settings.file.orthanc:
         ways[archive.name] = partial(_upload, orthanc_node(settings, archive.name))
     return ways
@@ -147,6 +149,13 @@ def image_senders(settings: Settings, decoder: Decoder) -> Mapping[str, SendFile
     for archive in settings.file.orthanc:
         ways[archive.name] = partial(_upload_all, orthanc_node(settings, archive.name))
     return ways
+
+
+def sr_classes_of(settings: Settings) -> Mapping[str, tuple[str, ...]]:
+    """The SOP classes in which each destination is offered reports, the first choice first, by its name."""
+    chosen = [(entry.name, entry.sr_classes) for entry in settings.file.destination]
+    chosen += [(entry.name, entry.sr_classes) for entry in settings.file.orthanc]
+    return {name: tuple(SR_CLASS_OF_WORD[word] for word in words) for name, words in chosen}
 
 
 def sources_of(settings: Settings) -> Mapping[str, frozenset[str]]:
@@ -207,8 +216,8 @@ def _has_instance(node: orthanc.OrthancNode, _study_uid: str, _series_uid: str, 
     return orthanc.has_instance(node, sop_uid)
 
 
-def _store(node: Node, told: SenderSettings, content: bytes) -> tuple[int, str]:
-    outcome = sender.send(content, node, told)
+def _store(node: Node, told: SenderSettings, sr_classes: Sequence[str], content: bytes) -> tuple[int, str]:
+    outcome = sender.send(content, node, told, sr_classes)
     return outcome.status, outcome.meaning
 
 
@@ -266,7 +275,8 @@ def handlers(parts: WorkerParts) -> Mapping[Job, Handler]:
     try_rules = TryRules(database, rules_router, look, headers, zone, now)
     asked = ways_to_confirm(settings)
     limits = {entry.name: entry.max_at_once for entry in settings.file.destination}
-    deliver = Deliver(database, parts.senders, now, limits, asked)
+    classes = ReportClasses(installation, now, sr_classes_of(settings))
+    deliver = Deliver(database, parts.senders, now, limits, asked, classes)
     confirm = Confirm(database, asked, commitment_reports(settings, database), now)
     withdraw = Withdraw(database, installation, ways_to_withdraw(settings), now)
     # Procrastinate looks at a task's own signature, so it gets functions, not the callable records themselves.

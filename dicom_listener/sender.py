@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 import tempfile
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,8 +85,18 @@ def echo(node: Node, settings: SenderSettings) -> None:
             raise PeerRefused(f"{node.name} answered C-ECHO with {status.Status:04X}.", status=status.Status)
 
 
-def send(content: bytes | Path, node: Node, settings: SenderSettings) -> SendOutcome:
+def send(
+    content: bytes | Path, node: Node, settings: SenderSettings, alternatives: Collection[str] = ()
+) -> SendOutcome:
     """Store one object (a DICOM file, or its bytes) at ``node``, as it is where the node takes its transfer syntax.
+
+    Args:
+        content: the object.
+        node: where to.
+        settings: who we are.
+        alternatives: SOP classes of which a node may take one only. Where the object's own is among them, all are
+            proposed: some nodes reject an association of which they accept no presentation context, and then nobody
+            could tell that they would have taken another class.
 
     Raises:
         PeerRefused: the node does not want this object; to try again will not mend it. Carries the status.
@@ -95,7 +105,9 @@ def send(content: bytes | Path, node: Node, settings: SenderSettings) -> SendOut
     """
     with _as_file(content) as path:
         kind = _kind(path)
-        with associated(node, settings, _contexts([kind])) as assoc:
+        others = alternatives if kind.sop_class_uid in alternatives else ()
+        kinds = [kind, *(_Kind(uid, kind.transfer_syntax_uid) for uid in others if uid != kind.sop_class_uid)]
+        with associated(node, settings, _contexts(kinds)) as assoc:
             return _outcome(_store(assoc, path, kind, node), node)
 
 

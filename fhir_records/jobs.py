@@ -30,7 +30,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from fhir_records.database import Database
 from fhir_records.errors import NotFound
 from fhir_records.model import Priority, ReadState
-from fhir_records.store import deliveries, forwards, results, withdrawals
+from fhir_records.store import deliveries, forwards, report_classes, results, withdrawals
 
 log = structlog.get_logger(__name__)
 
@@ -233,13 +233,14 @@ def retry_read(session: Session, read_id: int) -> None:
 
 
 def retry_delivery(session: Session, delivery_id: int) -> None:
-    """Attempt a waiting or refused delivery now.
+    """Attempt a waiting or refused delivery now; a report that was refused in every class, in the first one again.
 
     Raises:
         NotFound: there is no such delivery, or it has arrived.
     """
-    deliveries.try_again(session, delivery_id, dt.datetime.now(dt.UTC))
-    request_delivery(session, delivery_id)
+    first = report_classes.start_over(session, delivery_id)
+    deliveries.try_again(session, first, dt.datetime.now(dt.UTC))
+    request_delivery(session, first)
 
 
 def retry_forward(session: Session, forward_id: int) -> None:

@@ -555,6 +555,11 @@ class Delivery(Base):
     withdraws: Mapped[int | None] = mapped_column(  # the delivery that this one, a rejection note, takes back
         BigInteger, ForeignKey("delivery.id"), index=True
     )
+    instead_of: Mapped[int | None] = (
+        mapped_column(  # the delivery of the same report in a class that is not taken there
+            BigInteger, ForeignKey("delivery.id"), index=True
+        )
+    )
     withdrawn_at: Mapped[dt.datetime | None]
     withdrawn_by: Mapped[str | None]  # username, where a person said that it is done
     sending_since: Mapped[dt.datetime | None]  # set while an attempt is under way
@@ -577,6 +582,16 @@ class DestinationQueue(Base):
     failures: Mapped[int] = mapped_column(default=0, server_default=text("0"))  # in a row, of its being away
     not_before: Mapped[dt.datetime | None]  # left alone until then
     last_error: Mapped[str | None]
+
+
+class RefusedClass(Base):
+    """A SOP class of reports that a destination did not take, and when it last said so."""
+
+    __tablename__ = "refused_class"
+
+    destination: Mapped[str] = mapped_column(primary_key=True)
+    sop_class_uid: Mapped[str] = mapped_column(primary_key=True)
+    refused_at: Mapped[dt.datetime]
 
 
 class StorageCommitment(Base):

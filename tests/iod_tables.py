@@ -19,6 +19,8 @@ PATH = Path(__file__).parents[1] / "fhir_records/renderings/conformance/iod_tabl
 # The objects that we write: SOP Class UID to the optional modules that they have, beside the mandatory ones.
 WRITTEN: Mapping[str, tuple[str, ...]] = {
     "1.2.840.10008.5.1.4.1.1.88.34": ("patient-study",),
+    "1.2.840.10008.5.1.4.1.1.88.33": ("patient-study",),
+    "1.2.840.10008.5.1.4.1.1.88.22": ("patient-study",),
     "1.2.840.10008.5.1.4.1.1.7": ("patient-study", "general-equipment", "general-reference"),
     "1.2.840.10008.5.1.4.1.1.30": ("patient-study", "floating-point-image-pixel", "common-instance-reference"),
     "1.2.840.10008.5.1.4.1.1.88.59": ("patient-study",),

@@ -13,7 +13,7 @@ from fhir_records import audit, jobs
 from fhir_records.database import Database
 from fhir_records.errors import NotFound
 from fhir_records.model import AuditEntry
-from fhir_records.store import attention, destinations, forwards, models, users, withdrawals
+from fhir_records.store import attention, destinations, forwards, models, report_classes, users, withdrawals
 from web.auth import Auth, person_of
 from web.pages import Pages
 
@@ -35,6 +35,7 @@ def admin_router(auth: Auth, pages: Pages, database: Database) -> APIRouter:
                 forwards=forwards.stuck(session),
                 held_objects=attention.held_objects(session),
                 destinations=destinations.lines(session),
+                refused_classes=report_classes.lines(session),
                 withdrawals=withdrawals.all_open(session),
                 quarantined=attention.quarantined(session),
                 conflicts=attention.conflicts(session),

@@ -102,9 +102,16 @@ def kind_words(sop_class_uid: str) -> str:
     return name.split(" - ", maxsplit=1)[0].removesuffix(" Storage")
 
 
-def document_words(kind: str) -> str:
-    """What an object that Wetread wrote is: "Structured report"."""
-    return _DOCUMENTS.get(kind) or plain_name(kind).capitalize()
+def document_words(kind: str, sop_class_uid: str = "") -> str:
+    """What an object that Wetread wrote is: "Structured report (Enhanced SR)", the class where it is given."""
+    words = _DOCUMENTS.get(kind) or plain_name(kind).capitalize()
+    sr_class = kinds.SR_CLASS_NAMES.get(sop_class_uid) if kind == kinds.SR else None
+    return f"{words} ({sr_class})" if sr_class else words
+
+
+def sr_class_words(sop_class_uid: str) -> str:
+    """What people call an SR class: "Comprehensive 3D SR"."""
+    return kinds.SR_CLASS_NAMES.get(sop_class_uid, sop_class_uid)
 
 
 def shown_object(instance: Instance) -> ShownObject:

@@ -16,7 +16,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from web import words
-from web.kinds import document_words
+from web.kinds import document_words, sr_class_words
 from web.settings import WebSettings
 
 HERE = Path(__file__).parent
@@ -94,6 +94,7 @@ class Pages:
             source_words=words.source_words,
             detail_words=words.detail_words,
             document_words=document_words,
+            sr_class_words=sr_class_words,
             person_name=words.person_name,
             sex_words=words.sex_words,
             percent=words.percent,

@@ -13,6 +13,7 @@ from fhir_records.errors import PeerRefused, PeerUnavailable
 from fhir_records.jobs import request_confirmation, request_withdrawal
 from fhir_records.model import DeliveryState
 from fhir_records.store import confirmations, deliveries, destinations, withdrawals
+from workflow.report_classes import ReportClasses
 
 MOST_AT_ONCE = 2  # to one destination, from all workers together
 
@@ -32,6 +33,7 @@ class Deliver:
     now: Callable[[], dt.datetime]
     limits: Mapping[str, int] = field(default_factory=dict)  # how many at once, by name of the destination
     confirmed: Container[str] = ()  # names of the destinations that are asked whether they keep what they took
+    report_classes: ReportClasses | None = None  # in which class each gets reports; None: as they were rendered
 
     def __call__(self, delivery_id: int) -> None:
         """Make one attempt; nothing happens where the delivery waits no longer."""
@@ -42,6 +44,10 @@ class Deliver:
                 if withdrawals.close_waiting(session, delivery_id, started):
                     request_withdrawal(session, delivery_id)
                 return
+            if self.report_classes is not None and self.report_classes.before_sending(session, delivery_id):
+                return  # it goes as another object, whose delivery is under way
+        # Another transaction: a study is locked before a destination, and that before its deliveries.
+        with self.database.session() as session:
             delivery, document = found
             if document.is_held:
                 # The one door that everything leaves by: whoever made it due, it stays.
@@ -55,6 +61,8 @@ class Deliver:
         # A destination that gave an answer, even "I am full", is there.
         away = state is DeliveryState.WAITING and status is None
         with self.database.session() as session:
+            if self.report_classes is not None:
+                self.report_classes.lock(session, delivery_id, status)
             destinations.end(session, delivery_id, began=started, away=away, words=detail, now=self.now())
             if deliveries.is_there_already(session, delivery_id, status):
                 state, detail = DeliveryState.DELIVERED, f"{delivery.destination} has it already."
@@ -71,6 +79,8 @@ class Deliver:
             if state is DeliveryState.DELIVERED and delivery.destination in self.confirmed:
                 confirmations.ask_later(session, delivery_id, self.now())
                 request_confirmation(session, delivery_id)
+            if self.report_classes is not None:
+                self.report_classes.after_sending(session, delivery_id, status)
             withdrawals.follow_note(session, delivery_id, state, detail, self.now())
             if withdrawn_meanwhile:
                 request_withdrawal(session, delivery_id)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
+from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage
+
 SR: Final = "dicom_sr"
 SECONDARY_CAPTURE: Final = "secondary_capture"
 PARAMETRIC_MAP: Final = "parametric_map"
@@ -22,6 +24,24 @@ KIND_OF_WORD: Final[Mapping[str, str]] = MappingProxyType(
         "ko": KEY_OBJECTS,
         "pdf": ENCAPSULATED_PDF,
         "seg": SEGMENTATION,
+    }
+)
+
+# The words of `[[destination]] sr_classes`, the first choice first: SOP classes that a structured report is written in.
+SR_CLASS_OF_WORD: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "comprehensive_3d": str(Comprehensive3DSRStorage),
+        "comprehensive": str(ComprehensiveSRStorage),
+        "enhanced": str(EnhancedSRStorage),
+    }
+)
+SR_CLASSES: Final = tuple(SR_CLASS_OF_WORD.values())
+# What people call them, by SOP Class UID.
+SR_CLASS_NAMES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        str(Comprehensive3DSRStorage): "Comprehensive 3D SR",
+        str(ComprehensiveSRStorage): "Comprehensive SR",
+        str(EnhancedSRStorage): "Enhanced SR",
     }
 )
 

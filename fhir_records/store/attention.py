@@ -38,6 +38,7 @@ class StuckDelivery:
     study_uid: str
     destination: str
     kind: str
+    sop_class_uid: str
     state: DeliveryState
     error: str
     attempts: int
@@ -51,6 +52,7 @@ class HeldObject:
     document_id: int
     study_uid: str
     kind: str
+    sop_class_uid: str
     destinations: tuple[str, ...]  # that would get it
     faults: tuple[str, ...]
     created_at: dt.datetime
@@ -194,7 +196,7 @@ def failed_reads(session: Session) -> tuple[FailedRead, ...]:
 def stuck_deliveries(session: Session) -> tuple[StuckDelivery, ...]:
     """Refused deliveries, and those that wait after an attempt in vain; the newest first."""
     rows = session.execute(
-        select(tables.Delivery, tables.Document.kind, tables.Study.study_uid)
+        select(tables.Delivery, tables.Document.kind, tables.Document.sop_class_uid, tables.Study.study_uid)
         .join(tables.Delivery.document)
         .join(tables.Document.result)
         .join(tables.Result.read)
@@ -209,12 +211,13 @@ def stuck_deliveries(session: Session) -> tuple[StuckDelivery, ...]:
             study_uid=study_uid,
             destination=delivery.destination,
             kind=kind,
+            sop_class_uid=sop_class_uid,
             state=delivery.state,
             error=delivery.last_error or "",
             attempts=delivery.attempts,
             next_attempt_at=delivery.next_attempt_at,
         )
-        for delivery, kind, study_uid in rows
+        for delivery, kind, sop_class_uid, study_uid in rows
     )
 
 
@@ -233,7 +236,9 @@ def held_objects(session: Session) -> tuple[HeldObject, ...]:
         .limit(LINES)
     )
     return tuple(
-        HeldObject(row.id, study_uid, row.kind, tuple(sorted(names)), tuple(row.faults), row.created_at)
+        HeldObject(
+            row.id, study_uid, row.kind, row.sop_class_uid, tuple(sorted(names)), tuple(row.faults), row.created_at
+        )
         for row, study_uid, names in rows
     )
 

@@ -120,6 +120,11 @@ def held_words(faults: Sequence[str]) -> str:
     return f"Held by the conformance gate: {faults[0]}{more}"
 
 
+def is_held(session: Session, document_id: int) -> bool:
+    """Whether the conformance gate keeps the object from leaving."""
+    return document_record(session.get_one(tables.Document, document_id)).is_held
+
+
 def hold(session: Session, delivery_id: int) -> None:
     """Refuse a waiting delivery whose object the gate holds, by whatever way it came to be due."""
     row = session.execute(

@@ -25,6 +25,7 @@ class DocumentLine:
     id: int
     kind: str
     variant: str
+    sop_class_uid: str
     size: int  # bytes
     created_at: dt.datetime
     deliveries: tuple[Delivery, ...]
@@ -240,6 +241,7 @@ def _documents(session: Session, result_ids: Sequence[int]) -> Mapping[int, list
             document.result_id,
             document.kind,
             document.variant,
+            document.sop_class_uid,
             document.created_at,
             func.octet_length(document.content).label("size"),
         )
@@ -247,7 +249,15 @@ def _documents(session: Session, result_ids: Sequence[int]) -> Mapping[int, list
         .order_by(document.id)
     ):
         by_result[line.result_id].append(
-            DocumentLine(line.id, line.kind, line.variant, line.size, line.created_at, tuple(deliveries[line.id]))
+            DocumentLine(
+                line.id,
+                line.kind,
+                line.variant,
+                line.sop_class_uid,
+                line.size,
+                line.created_at,
+                tuple(deliveries[line.id]),
+            )
         )
     return by_result
 

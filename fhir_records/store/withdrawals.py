@@ -44,6 +44,7 @@ class WithdrawalLine:
     destination: str
     study_uid: str
     kind: str
+    sop_class_uid: str
     sop_uid: str
     why: str  # a `Withdrawal`
     since: dt.datetime | None
@@ -198,6 +199,7 @@ def all_open(session: Session, limit: int = 100) -> tuple[WithdrawalLine, ...]:
             delivery.destination,
             tables.Study.study_uid,
             document.kind,
+            document.sop_class_uid,
             document.sop_uid,
             document.withdrawal,
             document.withdrawn_at,

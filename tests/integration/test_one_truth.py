@@ -44,6 +44,7 @@ from fhir_records.renderings import kinds, plain_words
 from fhir_records.renderings.conformance import faults_of
 from fhir_records.renderings.fhir import render_report
 from fhir_records.renderings.segment_masks import segments_of
+from fhir_records.renderings.sr_classes import in_class
 from tests.integration.object_sources import data_set, rendered
 from tests.peers import need, run_program
 from tests.unit.fhir_records.renderings.sr_reports import header, ref, report_of
@@ -340,7 +341,7 @@ def check_words(text: str, report: Report) -> None:
         assert "present" in text, text
 
 
-# Every example starts seven programs, so that shrinking one would take minutes; what is found is small enough to read.
+# Every example starts nine programs, so that shrinking one would take minutes; what is found is small enough to read.
 # A long run: WETREAD_TEST_EXAMPLES=500 pytest --hypothesis-seed=7 tests/integration/test_one_truth.py
 @settings(
     max_examples=int(os.environ.get("WETREAD_TEST_EXAMPLES", "25")),
@@ -358,6 +359,10 @@ def test_every_form_says_the_same(case: tuple[Report, list[Dataset], Outlines]) 
     read = {kind: dcmtk(made.content) for kind, made in objects.items()}
     fhir = {one.type: json.loads(one.text) for one in render_report(report)}
     assert from_sr(read[kinds.SR]) == expected
+    for sop_class_uid in kinds.SR_CLASSES[1:]:
+        other = in_class(report.installation, objects[kinds.SR].content, sop_class_uid, {})
+        assert faults_of(other.content) == ()
+        assert from_sr(dcmtk(other.content)) == expected
     assert from_fhir(fhir) == expected
 
     headline = plain_words.headline(report.result)

@@ -15,7 +15,10 @@ from pydicom.dataset import Dataset
 from pydicom.uid import Comprehensive3DSRStorage
 
 from fhir_records.model import Act, EarlierResult, Finding, Refusal, Region, Report, ResultStatus
+from fhir_records.renderings.conformance import faults_of
 from fhir_records.renderings.dicom_sr import render_sr
+from fhir_records.renderings.kinds import SR_CLASS_OF_WORD
+from fhir_records.renderings.sr_classes import in_class
 from tests.integration.object_sources import SAID, SOURCES
 from tests.peers import dciodvfy, dsrdump
 from tests.unit.fhir_records.renderings.sr_reports import (
@@ -102,6 +105,40 @@ def test_signed_reports_of_assorted_sources(tmp_path: Path, test_data: Path, nam
     assert ("Person Observer Name" in dump) == (act != "accepted")
     assert ("POLYLINE,1/1,6/1,6/5.5,1/5.5,1/1" in dump) == (act == "marked")
     assert hd.srread(sr).VerifyingObserverSequence[0].VerificationDateTime == "20260304050607.080000+0000"
+
+
+@pytest.mark.parametrize("said", [*SAID, "signed"])
+@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("word", ["comprehensive", "enhanced"])
+def test_fallback_classes_of_assorted_sources(tmp_path: Path, test_data: Path, word: str, name: str, said: str) -> None:
+    """In the classes for older archives it conforms like the report that it is made from, for the same readers."""
+    source = test_data / "dicom" / name
+    evidence = headers([source])
+    report = report_of(evidence, SAID.get(said, PRESENT))
+    if said == "signed":
+        marked = report_of(evidence, PRESENT, key_images=[ref(evidence[0], frame_of(evidence[0]))])
+        report = signed(marked, "marked")
+    sop_class_uid = SR_CLASS_OF_WORD[word]
+    rendered = render_sr(report, evidence)
+    made = in_class(report.installation, rendered.content, sop_class_uid, {})
+    assert made.sop_class_uid == sop_class_uid and made.sop_uid != rendered.sop_uid
+    assert faults_of(made.content) == ()
+    sr, first = tmp_path / "sr.dcm", tmp_path / "first.dcm"
+    sr.write_bytes(made.content)
+    first.write_bytes(rendered.content)
+    assert_conforms(sr, source)
+    content, before = hd.srread(sr).content, hd.srread(first).content
+    assert type(hd.srread(sr)).__name__ == {"comprehensive": "ComprehensiveSR", "enhanced": "EnhancedSR"}[word]
+    for get in ("get_image_measurement_groups", "get_planar_roi_measurement_groups"):
+        assert len(getattr(content, get)()) == len(getattr(before, get)())
+    # DCMTK knows what each class may relate to what, and leaves out of its dump what it may not.
+    assert tree_of(dsrdump(sr)) == tree_of(dsrdump(first))
+
+
+def tree_of(dump: str) -> list[str]:
+    """The content tree in a dump: what follows the document's own lines."""
+    lines = dump.splitlines()
+    return lines[next(number for number, line in enumerate(lines) if line.startswith("<CONTAINER")) :]
 
 
 def frame_of(ds: Dataset) -> int | None:

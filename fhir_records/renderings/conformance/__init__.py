@@ -10,7 +10,7 @@ import io
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian, KeyObjectSelectionDocumentStorage
+from pydicom.uid import ExplicitVRLittleEndian, KeyObjectSelectionDocumentStorage
 
 from fhir_records.renderings.conformance.air import air_faults, equipment_faults
 from fhir_records.renderings.conformance.content_tree import tree_faults
@@ -18,8 +18,10 @@ from fhir_records.renderings.conformance.iod import iod_faults
 from fhir_records.renderings.conformance.key_object_template import TID_2010, takes_back
 from fhir_records.renderings.conformance.pixels import pixel_faults
 from fhir_records.renderings.conformance.references import reference_faults
+from fhir_records.renderings.conformance.relationships import relation_faults
 from fhir_records.renderings.conformance.report_template import TID_1500
 from fhir_records.renderings.conformance.values import value_faults
+from fhir_records.renderings.kinds import SR_CLASSES
 
 _LONGEST_LIST = 40  # faults; more would only repeat themselves
 
@@ -35,8 +37,8 @@ def faults_of(content: bytes) -> tuple[str, ...]:
         ds = dcmread(io.BytesIO(content))
         ds.decode()
         found = [*_file_faults(ds), *iod_faults(ds), *value_faults(ds), *pixel_faults(ds), *reference_faults(ds)]
-        if ds.get("SOPClassUID") == Comprehensive3DSRStorage:
-            found += [*tree_faults(ds, TID_1500), *air_faults(ds)]
+        if ds.get("SOPClassUID") in SR_CLASSES:
+            found += [*tree_faults(ds, TID_1500), *relation_faults(ds), *air_faults(ds)]
         elif ds.get("SOPClassUID") == KeyObjectSelectionDocumentStorage:
             found += tree_faults(ds, TID_2010)
         if not takes_back(ds):

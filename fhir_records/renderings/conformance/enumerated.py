@@ -8,7 +8,9 @@ from typing import Final
 
 from pydicom.uid import (
     Comprehensive3DSRStorage,
+    ComprehensiveSRStorage,
     EncapsulatedPDFStorage,
+    EnhancedSRStorage,
     KeyObjectSelectionDocumentStorage,
     ParametricMapStorage,
     SecondaryCaptureImageStorage,
@@ -19,6 +21,8 @@ from pydicom.uid import (
 MODALITY: Final[Mapping[str, str]] = MappingProxyType(
     {
         Comprehensive3DSRStorage: "SR",  # C.17.1
+        ComprehensiveSRStorage: "SR",
+        EnhancedSRStorage: "SR",
         SecondaryCaptureImageStorage: "OT",
         ParametricMapStorage: "OT",
         KeyObjectSelectionDocumentStorage: "KO",  # C.17.6.1

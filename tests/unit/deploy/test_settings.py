@@ -102,6 +102,12 @@ def test_an_environment_variable_wins_over_the_file(tmp_path: Path) -> None:
         ('[site]\ntimezone = "Mars/Olympus"\n', "IANA time zone"),
         ('[[caller]]\nae_title = "A"\n', "caller, number 1, host"),
         ('[[orthanc]]\nname = "a"\nurl = "ftp://x"\n', "orthanc, number 1, url"),
+        ('[[orthanc]]\nname = "a"\nurl = "http://x"\nsr_classes = []\n', "orthanc, number 1, sr_classes"),
+        ('[[orthanc]]\nname = "a"\nurl = "http://x"\nsr_classes = ["basic"]\n', "'comprehensive_3d', 'comprehensive'"),
+        (
+            '[[orthanc]]\nname = "a"\nurl = "http://x"\nsr_classes = ["enhanced", "enhanced"]\n',
+            "each SOP class may be named once",
+        ),
         ("[dicom]\nstudy_idle_seconds = 60\nstudy_max_seconds = 5\n", "study_max_seconds"),
         (EXAMPLE.replace('results_to = ["pacs"]', 'results_to = ["pax"]'), "results_to names pax"),
         (
