@@ -11,10 +11,11 @@ from dicom_listener.data_set import (
     FREE_INFLATED_BYTES,
     MAX_INFLATED_BYTES,
     MAX_INFLATION,
+    Element,
     encoding_of,
 )
 from dicom_listener.description import check_pixel_length, is_uid
-from dicom_listener.header_text import HeaderText
+from dicom_listener.header_text import TAGS, HeaderText
 from dicom_listener.transfer_syntaxes import transfer_syntax
 from dicom_listener.walking import Walker
 from fhir_records.errors import ObjectNotStorable, ObjectTooLarge
@@ -33,7 +34,6 @@ _NUMBERS: Final = {
     0x00280100: "BitsAllocated",
 }
 _TEXTS: Final = {0x00280004: "PhotometricInterpretation", 0x00280008: "NumberOfFrames"}
-_WANTED: Final = frozenset({*_UIDS, *_NUMBERS, *_TEXTS})
 _PIECE: Final = 1 << 20  # bytes inflated at a time
 
 
@@ -56,7 +56,7 @@ class Examination:
     def __init__(self, transfer_syntax_uid: str, max_inflated_bytes: int = MAX_INFLATED_BYTES) -> None:
         encoding = encoding_of(transfer_syntax_uid)
         self._little_endian = encoding.little_endian
-        self._walker = Walker(encoding, _WANTED)
+        self._walker = Walker(encoding, TAGS)
         self._uids: dict[int, str] = {}
         is_deflated = transfer_syntax(transfer_syntax_uid).is_deflated
         self._inflater = _Inflater(max_inflated_bytes) if is_deflated else None
@@ -96,6 +96,17 @@ class Examination:
     def uids(self) -> dict[str, str]:
         """The UIDs that storage needs, by keyword, "" where one did not come so far."""
         return {name: self._text(tag) for tag, name in _UIDS.items()}
+
+    @property
+    def header(self) -> bytes:
+        """After `finish`: the elements that the index asks for, as they are encoded; b"" where one is too long."""
+        walker = self._walker
+        return b"" if walker.missed else b"".join([value.encoded for value in walker.values.values()])
+
+    @property
+    def pixels(self) -> Element | None:
+        """Where the pixels lie, in a deflated data set once it is inflated."""
+        return self._walker.pixels
 
     def mismatch(self, announced: Announced) -> str:
         """Which UID of the data set, after `finish`, is not the one that was announced; "" where all are."""

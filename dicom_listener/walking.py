@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from dicom_listener.data_set import LONG_VRS, MAX_DEPTH, PIXEL_TAGS, VRS, Element, Encoding
 from fhir_records.errors import ObjectNotStorable
@@ -22,12 +22,17 @@ _UNDEFINED: Final = 0xFFFFFFFF
 _EARLY: Final = "the data set ends early"
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
-    """A value as it is encoded."""
+class Value(NamedTuple):
+    """An element as it is encoded. A tuple, for every object that arrives makes some thirty."""
 
     vr: bytes  # b"" in Implicit VR
-    content: bytes
+    encoded: bytes  # tag, VR, length and value
+    start: int  # of the value in `encoded`
+
+    @property
+    def content(self) -> bytes:
+        """The value alone."""
+        return self.encoded[self.start :]
 
 
 class _Layout:
@@ -57,12 +62,13 @@ class Walker:
 
     Args:
         encoding: of its elements.
-        wanted: tags of the outermost level whose values are kept, up to `MAX_VALUE_BYTES` long.
+        wanted: tags of the outermost level whose elements are kept, up to `MAX_VALUE_BYTES` long.
     """
 
     def __init__(self, encoding: Encoding, wanted: Collection[int]) -> None:
         self.values: dict[int, Value] = {}
-        self.pixels: Element | None = None
+        self.pixels: Element | None = None  # the first of them
+        self.missed = False  # a wanted element was too long, or of undefined length
         self._layout = _Layout(encoding)
         self._wanted = wanted
         self._last = -1  # tag
@@ -135,11 +141,14 @@ class Walker:
                 if tag <= last:
                     raise ObjectNotStorable("the data set is not in order")
                 end = value + length
-                if tag in wanted and length <= MAX_VALUE_BYTES:
-                    if end > size:
+                if tag in wanted:
+                    if length > MAX_VALUE_BYTES:
+                        self.missed = True
+                    elif end > size:
                         return position
-                    self.values[tag] = Value(vr, bytes(piece[value:end]))
-                elif tag in PIXEL_TAGS:
+                    else:
+                        self.values[tag] = Value(vr, bytes(piece[position:end]), value - position)
+                elif tag in PIXEL_TAGS and self.pixels is None:
                     undefined = length == _UNDEFINED
                     self.pixels = Element(tag, self._at + position, self._at + value, self._at + end, undefined)
                 self._last = last = tag
