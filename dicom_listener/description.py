@@ -33,10 +33,8 @@ _NOT_IMAGES = frozenset(
 
 _EQUIPMENT = ("Manufacturer", "ManufacturerModelName", "StationName", "DeviceSerialNumber")
 _RELATED = ("NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances", "NumberOfSeriesRelatedInstances")
-_DEMOGRAPHICS = (
-    "PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyInstanceUID",
-    "AccessionNumber",
-)  # fmt: skip
+_PATIENT = ("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "PatientSex")
+_DEMOGRAPHICS = (*_PATIENT, "StudyInstanceUID", "AccessionNumber")
 _UIDS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 # Wider than PS3.5 section 9.1: de-identified archives hold UIDs with letters, and those are images too.
 _UID = re.compile(r"[0-9A-Za-z._-]{1,64}")
@@ -98,42 +96,39 @@ def describe_header(header: HeaderText, origin: Origin, timezone: dt.tzinfo, iss
     Raises:
         ObjectNotStorable: as `describe`.
     """
+    values = header.values  # has an entry for every keyword
     for keyword in _UIDS:
-        if not is_uid(header[keyword]):
+        if not is_uid(values[keyword]):
             raise ObjectNotStorable(f"{keyword} is missing or not a UID")
     pixels = header.pixels
     if pixels is not None:
         check_pixel_length(header, pixels)
     return Arrival(
-        study_uid=header["StudyInstanceUID"],
-        patient=_identity(
-            *(header[keyword] for keyword in ("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate")),
-            header["PatientSex"],
-            issuer,
-        ),
-        accession_number=header["AccessionNumber"][:_LONGEST],
-        study_description=header["StudyDescription"][:_LONGEST],
+        study_uid=values["StudyInstanceUID"],
+        patient=_identity(issuer, *map(values.__getitem__, _PATIENT)),
+        accession_number=values["AccessionNumber"][:_LONGEST],
+        study_description=values["StudyDescription"][:_LONGEST],
         started_at=started_at(header, timezone),
-        series_uid=header["SeriesInstanceUID"],
-        modality=header["Modality"][:_LONGEST],
-        series_number=_whole(header["SeriesNumber"]),
-        series_description=header["SeriesDescription"][:_LONGEST],
-        sop_uid=header["SOPInstanceUID"],
-        sop_class_uid=header["SOPClassUID"],
+        series_uid=values["SeriesInstanceUID"],
+        modality=values["Modality"][:_LONGEST],
+        series_number=_whole(values["SeriesNumber"]),
+        series_description=values["SeriesDescription"][:_LONGEST],
+        sop_uid=values["SOPInstanceUID"],
+        sop_class_uid=values["SOPClassUID"],
         transfer_syntax_uid=origin.transfer_syntax_uid,
         kind=InstanceKind.OWN if _says_own(header) else _kind(header, pixels),
-        instance_number=_whole(header["InstanceNumber"]),
-        number_of_frames=max(1, _whole(header["NumberOfFrames"], _INTEGER) or 1),
-        rows=_whole(header["Rows"], _INTEGER),
-        columns=_whole(header["Columns"], _INTEGER),
+        instance_number=_whole(values["InstanceNumber"]),
+        number_of_frames=max(1, _whole(values["NumberOfFrames"], _INTEGER) or 1),
+        rows=_whole(values["Rows"], _INTEGER),
+        columns=_whole(values["Columns"], _INTEGER),
         file_key=origin.file_key,
-        demographics_sha256=_demographics_sha256(*(header[keyword] for keyword in _DEMOGRAPHICS)),
+        demographics_sha256=_demographics_sha256(*map(values.__getitem__, _DEMOGRAPHICS)),
         size=origin.size,
         source=origin.source,
         caller=origin.caller,
         received_at=origin.received_at,
-        numbers=_numbers(*(header[keyword] for keyword in _RELATED)),
-        equipment=_equipment(*(header[keyword][:_LONGEST] for keyword in _EQUIPMENT)),
+        numbers=_numbers(*map(values.__getitem__, _RELATED)),
+        equipment=_equipment(*map(values.__getitem__, _EQUIPMENT)),
     )
 
 
@@ -182,7 +177,7 @@ def _date(text: str) -> dt.date | None:
 
 
 @lru_cache(_KEPT)
-def _identity(patient_id: str, issuer: str, name: str, birth_date: str, sex: str, site_issuer: str) -> PatientIdentity:
+def _identity(site_issuer: str, patient_id: str, issuer: str, name: str, birth_date: str, sex: str) -> PatientIdentity:
     # Cut like any other text, it might be another patient's.
     known = patient_id and len(patient_id) <= _LONGEST
     return PatientIdentity(
@@ -198,7 +193,11 @@ def _numbers(series: str, instances: str, of_series: str) -> RelatedNumbers:
     return RelatedNumbers(_whole(series, _INTEGER), _whole(instances, _INTEGER), _whole(of_series, _INTEGER))
 
 
-_equipment = lru_cache(_KEPT)(Equipment)
+@lru_cache(_KEPT)
+def _equipment(manufacturer: str, model_name: str, station_name: str, serial_number: str) -> Equipment:
+    return Equipment(
+        manufacturer[:_LONGEST], model_name[:_LONGEST], station_name[:_LONGEST], serial_number[:_LONGEST]
+    )
 
 
 def _number(header: HeaderText, keyword: str) -> int | None:
