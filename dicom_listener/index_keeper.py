@@ -35,10 +35,11 @@ log = structlog.get_logger(__name__)
 
 BATCH_NOTES: Final = 500
 # A first note waits for company until none has come for so long, …
-QUIET_S: Final = 0.05
+QUIET_S: Final = 0.03
 # … but no longer than this: objects come in bursts, and a burst is answered sooner when its index does not compete.
-BATCH_SECONDS: Final = 1.0
+BATCH_SECONDS: Final = 0.3
 MAX_WAITING: Final = 20_000  # notes; beyond, stored objects are left to the reconciler
+MAX_SEEN: Final = 4_000  # notes; beyond, what was seen of objects is forgotten, and their files are read
 HEARTBEAT_S: Final = 5.0
 RETRY_S: Final = 1.0  # between attempts while the database is away, and at a backlog
 RECONCILE_S: Final = 600.0  # between comparisons of the last days that nothing asks for
@@ -77,7 +78,10 @@ class IndexKeeper:
         self._database = database
         self._hashing = Hashing(database, spool)
         self._max_waiting = max_waiting
-        self._changed = threading.Condition()
+        lock = threading.RLock()
+        self._changed = threading.Condition(lock)
+        # For the writer alone: to wake everybody for each note would cost more than its row.
+        self._arrived = threading.Condition(lock)
         # All below are guarded by `_changed`.
         self._waiting: deque[Note] = deque()
         self._owed: list[Ended] = []  # ends that wait until a backlog is indexed
@@ -107,6 +111,7 @@ class IndexKeeper:
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
+            self._arrived.notify_all()
         deadline = time.monotonic() + timeout
         for thread in self._threads:
             thread.join(max(0.1, deadline - time.monotonic()))
@@ -120,9 +125,15 @@ class IndexKeeper:
                 self._open[note.association] = None
             if self._is_full(note):
                 self._forget(note)
-            else:
-                self._waiting.append(note)
-            self._changed.notify_all()
+                self._changed.notify_all()
+                return
+            waiting = len(self._waiting)
+            if waiting >= MAX_SEEN and isinstance(note, Stored):
+                note = Stored(note.key, note.association_id)
+            self._waiting.append(note)
+            # In between nobody waits for one note more.
+            if waiting == 0 or waiting + 1 == BATCH_NOTES:
+                self._arrived.notify_all()
 
     def look(self) -> None:
         """Have the files looked at soon: notes may have been lost on their way. Does not wait and does not raise."""
@@ -193,11 +204,11 @@ class IndexKeeper:
                     self._waiting.extend(self._owed)
                     self._owed.clear()
                 else:
-                    self._changed.wait()
+                    self._arrived.wait()
             deadline = time.monotonic() + BATCH_SECONDS
             while len(self._waiting) < BATCH_NOTES and not self._stopping and time.monotonic() < deadline:
                 before = self._told
-                self._changed.wait(QUIET_S)
+                self._arrived.wait(QUIET_S)
                 if self._told == before:
                     break
             return [self._waiting.popleft() for _ in range(min(BATCH_NOTES, len(self._waiting)))]
@@ -394,6 +405,7 @@ class IndexKeeper:
             if not self._backlog:
                 self._waiting.extend(self._owed)
                 self._owed.clear()
+                self._arrived.notify_all()
             self._changed.notify_all()
 
     def _stops_within(self, seconds: float) -> bool:
