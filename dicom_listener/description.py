@@ -6,6 +6,7 @@ import datetime as dt
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -35,6 +36,8 @@ _EQUIPMENT = ("Manufacturer", "ManufacturerModelName", "StationName", "DeviceSer
 _RELATED = ("NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances", "NumberOfSeriesRelatedInstances")
 _PATIENT = ("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "PatientSex")
 _DEMOGRAPHICS = (*_PATIENT, "StudyInstanceUID", "AccessionNumber")
+_BITS = {0x7FE00008: 32, 0x7FE00009: 64}  # of Float Pixel Data, and of Double Float Pixel Data
+TOO_SHORT = "the pixel data is shorter than the header says"
 _UIDS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 # Wider than PS3.5 section 9.1: de-identified archives hold UIDs with letters, and those are images too.
 _UID = re.compile(r"[0-9A-Za-z._-]{1,64}")
@@ -102,7 +105,7 @@ def describe_header(header: HeaderText, origin: Origin, timezone: dt.tzinfo, iss
             raise ObjectNotStorable(f"{keyword} is missing or not a UID")
     pixels = header.pixels
     if pixels is not None:
-        check_pixel_length(header, pixels)
+        check_pixel_length(values, pixels)
     return Arrival(
         study_uid=values["StudyInstanceUID"],
         patient=_identity(issuer, *map(values.__getitem__, _PATIENT)),
@@ -200,10 +203,6 @@ def _equipment(manufacturer: str, model_name: str, station_name: str, serial_num
     )
 
 
-def _number(header: HeaderText, keyword: str) -> int | None:
-    return _whole(header[keyword])
-
-
 def _whole(text: str, largest: int = 2**63 - 1) -> int | None:
     """A whole number that the database can hold, or None."""
     if not text:
@@ -216,7 +215,7 @@ def _whole(text: str, largest: int = 2**63 - 1) -> int | None:
 
 
 def _kind(header: HeaderText, pixels: Element | None) -> InstanceKind:
-    if pixels is None or header["SOPClassUID"] in _NOT_IMAGES or _number(header, "Rows") is None:
+    if pixels is None or header["SOPClassUID"] in _NOT_IMAGES or _whole(header["Rows"]) is None:
         return InstanceKind.OTHER
     return InstanceKind.IMAGE
 
@@ -225,22 +224,26 @@ def _says_own(header: HeaderText) -> bool:
     return OWN_MODEL_NAME in (header["ManufacturerModelName"], *header.models)
 
 
-def check_pixel_length(header: HeaderText, pixels: Element) -> None:
+def check_pixel_length(values: Mapping[str, str], pixels: Element) -> None:
     """See that native pixels are not shorter than the header says (PS3.5 section 8.1.1).
 
     Raises:
         ObjectNotStorable: they are.
     """
-    bits = 32 if pixels.tag == 0x7FE00008 else 64 if pixels.tag == 0x7FE00009 else _number(header, "BitsAllocated")
-    rows, columns = _number(header, "Rows"), _number(header, "Columns")
-    if pixels.undefined_length or bits is None or rows is None or columns is None:
-        return
-    samples = _number(header, "SamplesPerPixel") or 1
-    frame_bits = rows * columns * bits * samples
-    if header["PhotometricInterpretation"] in {"YBR_FULL_422", "YBR_PARTIAL_422"}:
+    if not pixels.undefined_length and pixels.end - pixels.value < least_pixel_bytes(values, pixels.tag):
+        raise ObjectNotStorable(TOO_SHORT)
+
+
+def least_pixel_bytes(values: Mapping[str, str], tag: int) -> int:
+    """How long native pixels are at least, by the values that tell it; 0 where these do not."""
+    bits = _BITS.get(tag) or _whole(values["BitsAllocated"])
+    rows, columns = _whole(values["Rows"]), _whole(values["Columns"])
+    if bits is None or rows is None or columns is None:
+        return 0
+    frame_bits = rows * columns * bits * (_whole(values["SamplesPerPixel"]) or 1)
+    if values["PhotometricInterpretation"] in {"YBR_FULL_422", "YBR_PARTIAL_422"}:
         frame_bits = frame_bits * 2 // 3
-    if (pixels.end - pixels.value) * 8 < frame_bits * max(1, _number(header, "NumberOfFrames") or 1):
-        raise ObjectNotStorable("the pixel data is shorter than the header says")
+    return -(-frame_bits * max(1, _whole(values["NumberOfFrames"]) or 1) // 8)
 
 
 @lru_cache(_KEPT)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from dicom_listener.data_set import (
@@ -14,10 +15,10 @@ from dicom_listener.data_set import (
     Element,
     encoding_of,
 )
-from dicom_listener.description import check_pixel_length, is_uid
-from dicom_listener.header_text import TAGS, HeaderText
+from dicom_listener.description import TOO_SHORT, is_uid, least_pixel_bytes
+from dicom_listener.header_text import TAGS
 from dicom_listener.transfer_syntaxes import transfer_syntax
-from dicom_listener.walking import Walker
+from dicom_listener.walking import Value, Walker
 from fhir_records.errors import ObjectNotStorable, ObjectTooLarge
 
 _UIDS: Final = {
@@ -88,9 +89,11 @@ class Examination:
                 raise ObjectNotStorable(f"{name} is missing or not a UID")
         pixels = self._walker.pixels
         if pixels is not None and not pixels.undefined_length:
-            values = {name: self._text(tag) for tag, name in _TEXTS.items()}
-            values |= {name: self._number(tag) for tag, name in _NUMBERS.items()}
-            check_pixel_length(HeaderText(values, (), pixels), pixels)
+            kept = self._walker.values
+            raw = tuple([kept.get(tag) for tag in (*_TEXTS, *_NUMBERS)])
+            least = _least_pixel_bytes(raw, pixels.tag, self._little_endian)
+            if pixels.end - pixels.value < least:
+                raise ObjectNotStorable(TOO_SHORT)
 
     @property
     def uids(self) -> dict[str, str]:
@@ -116,15 +119,28 @@ class Examination:
         return ""
 
     def _text(self, tag: int) -> str:
-        value = self._walker.values.get(tag)
-        return value.content.rstrip(b"\0 ").decode("ascii", "replace").strip() if value else ""
+        return _text(self._walker.values.get(tag))
 
-    def _number(self, tag: int) -> str:
-        value = self._walker.values.get(tag)
-        # Whatever else it may be is left to whoever decodes the whole header.
-        if value is None or value.vr not in (b"", b"US") or len(value.content) != 2:
-            return ""
-        return str(int.from_bytes(value.content, "little" if self._little_endian else "big"))
+
+def _text(value: Value | None) -> str:
+    return value.content.rstrip(b"\0 ").decode("ascii", "replace").strip() if value else ""
+
+
+def _number(value: Value | None, little_endian: bool) -> str:
+    # Whatever else it may be is left to whoever decodes the whole header.
+    if value is None or value.vr not in (b"", b"US") or len(value.content) != 2:
+        return ""
+    return str(int.from_bytes(value.content, "little" if little_endian else "big"))
+
+
+# Images of a series have the same, one after another.
+@lru_cache(256)
+def _least_pixel_bytes(raw: tuple[Value | None, ...], pixels: int, little_endian: bool) -> int:
+    """How long native pixels must be by the values of `_TEXTS` and `_NUMBERS`."""
+    values = {name: _text(value) for name, value in zip(_TEXTS.values(), raw, strict=False)}
+    numbers = zip(_NUMBERS.values(), raw[len(_TEXTS) :], strict=True)
+    values |= {name: _number(value, little_endian) for name, value in numbers}
+    return least_pixel_bytes(values, pixels)
 
 
 class _Inflater:
