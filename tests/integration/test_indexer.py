@@ -379,6 +379,7 @@ def test_missing_files_are_marked_and_come_back(start: Start, database: Database
     one, two = image(), image()
     _tell(keeper, spool, one, two)
     assert keeper.settled(20)
+    assert keeper.hashed(20)
     rows = {row.sop_uid: row for row in _instances(database)}
     first, second = rows[one.SOPInstanceUID], rows[two.SOPInstanceUID]
     content = spool.path(first.file_key).read_bytes()

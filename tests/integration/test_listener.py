@@ -580,6 +580,7 @@ def test_rows_without_files_are_counted_and_healed_by_the_sender(
     """A lost file is seen; the same object sent again takes its place."""
     listener, ds = start(), image()
     _send(listener, ds)
+    assert listener.keeper.hashed(20)
     (row,) = _instances(database)
     spool.remove(row.file_key)
     assert reconcile(listener.index).missing == 1
