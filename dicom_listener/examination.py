@@ -18,7 +18,7 @@ from dicom_listener.data_set import (
 from dicom_listener.description import TOO_SHORT, is_uid, least_pixel_bytes
 from dicom_listener.header_text import TAGS
 from dicom_listener.transfer_syntaxes import transfer_syntax
-from dicom_listener.walking import Value, Walker
+from dicom_listener.walking import Kept, Walker
 from fhir_records.errors import ObjectNotStorable, ObjectTooLarge
 
 _UIDS: Final = {
@@ -89,7 +89,7 @@ class Examination:
                 raise ObjectNotStorable(f"{name} is missing or not a UID")
         pixels = self._walker.pixels
         if pixels is not None and not pixels.undefined_length:
-            kept = self._walker.values
+            kept = self._walker.kept
             raw = tuple([kept.get(tag) for tag in (*_TEXTS, *_NUMBERS)])
             least = _least_pixel_bytes(raw, pixels.tag, self._little_endian)
             if pixels.end - pixels.value < least:
@@ -104,7 +104,7 @@ class Examination:
     def header(self) -> bytes:
         """After `finish`: the elements that the index asks for, as they are encoded; b"" where one is too long."""
         walker = self._walker
-        return b"" if walker.missed else b"".join([value.encoded for value in walker.values.values()])
+        return b"" if walker.missed else b"".join([encoded for _, encoded, _ in walker.kept.values()])
 
     @property
     def pixels(self) -> Element | None:
@@ -119,23 +119,28 @@ class Examination:
         return ""
 
     def _text(self, tag: int) -> str:
-        return _text(self._walker.values.get(tag))
+        return _as_text(self._walker.content(tag))
 
 
-def _text(value: Value | None) -> str:
-    return value.content.rstrip(b"\0 ").decode("ascii", "replace").strip() if value else ""
+def _as_text(value: bytes) -> str:
+    return value.rstrip(b"\0 ").decode("ascii", "replace").strip()
 
 
-def _number(value: Value | None, little_endian: bool) -> str:
+def _text(kept: Kept | None) -> str:
+    return _as_text(kept[1][kept[2] :]) if kept else ""
+
+
+def _number(kept: Kept | None, little_endian: bool) -> str:
+    vr, encoded, start = kept or (b"", b"", 0)
     # Whatever else it may be is left to whoever decodes the whole header.
-    if value is None or value.vr not in (b"", b"US") or len(value.content) != 2:
+    if vr not in (b"", b"US") or len(encoded) - start != 2:
         return ""
-    return str(int.from_bytes(value.content, "little" if little_endian else "big"))
+    return str(int.from_bytes(encoded[start:], "little" if little_endian else "big"))
 
 
 # Images of a series have the same, one after another.
 @lru_cache(256)
-def _least_pixel_bytes(raw: tuple[Value | None, ...], pixels: int, little_endian: bool) -> int:
+def _least_pixel_bytes(raw: tuple[Kept | None, ...], pixels: int, little_endian: bool) -> int:
     """How long native pixels must be by the values of `_TEXTS` and `_NUMBERS`."""
     values = {name: _text(value) for name, value in zip(_TEXTS.values(), raw, strict=False)}
     numbers = zip(_NUMBERS.values(), raw[len(_TEXTS) :], strict=True)

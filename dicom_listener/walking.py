@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 from dicom_listener.data_set import LONG_VRS, MAX_DEPTH, PIXEL_TAGS, VRS, Element, Encoding
 from fhir_records.errors import ObjectNotStorable
@@ -17,22 +17,16 @@ from fhir_records.errors import ObjectNotStorable
 # Longer values than this are of no attribute that is asked for.
 MAX_VALUE_BYTES: Final = 1024
 
+# An element's VR (b"" in Implicit VR), the element as it is encoded, and where in that its value begins. A bare tuple,
+# for every object that arrives makes some thirty.
+Kept = tuple[bytes, bytes, int]
+# Whether the length that follows a VR has 32 bits (PS3.5 section 7.1.2).
+_IS_LONG: Final = {vr: vr in LONG_VRS for vr in VRS}
+
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _UNDEFINED: Final = 0xFFFFFFFF
+_NOTHING: Final[Kept] = (b"", b"", 0)
 _EARLY: Final = "the data set ends early"
-
-
-class Value(NamedTuple):
-    """An element as it is encoded. A tuple, for every object that arrives makes some thirty."""
-
-    vr: bytes  # b"" in Implicit VR
-    encoded: bytes  # tag, VR, length and value
-    start: int  # of the value in `encoded`
-
-    @property
-    def content(self) -> bytes:
-        """The value alone."""
-        return self.encoded[self.start :]
 
 
 class _Layout:
@@ -66,7 +60,7 @@ class Walker:
     """
 
     def __init__(self, encoding: Encoding, wanted: Collection[int]) -> None:
-        self.values: dict[int, Value] = {}
+        self.kept: dict[int, Kept] = {}
         self.pixels: Element | None = None  # the first of them
         self.missed = False  # a wanted element was too long, or of undefined length
         self._layout = _Layout(encoding)
@@ -76,6 +70,11 @@ class Walker:
         self._skip = 0  # bytes of a value that are still to come
         self._rest = b""  # the beginning of an element
         self._frames: list[_Frame] = []
+
+    def content(self, tag: int) -> bytes:
+        """The value of an element that was kept; b"" where none was."""
+        _, encoded, start = self.kept.get(tag, _NOTHING)
+        return encoded[start:]
 
     def feed(self, piece: bytes | memoryview) -> None:
         """Take the next piece.
@@ -124,7 +123,7 @@ class Walker:
         layout, wanted, last, size = self._layout, self._wanted, self._last, len(piece)
         implicit, unpack_implicit = layout.is_implicit, layout.implicit.unpack_from
         unpack_explicit, unpack_length = layout.explicit.unpack_from, layout.length.unpack_from
-        vr = b""
+        kept, is_long_of, vr = self.kept, _IS_LONG.get, b""
         try:
             while position < size:
                 if implicit:
@@ -133,9 +132,10 @@ class Walker:
                 else:
                     group, number, vr, length = unpack_explicit(piece, position)
                     value = position + 8
-                    if vr in LONG_VRS:
+                    is_long = is_long_of(vr)
+                    if is_long:
                         (length,), value = unpack_length(piece, position + 8), position + 12
-                    elif vr not in VRS:
+                    elif is_long is None:
                         length, vr = self._odd(piece, position, group, vr, length)
                 tag = group << 16 | number
                 if tag <= last:
@@ -147,7 +147,7 @@ class Walker:
                     elif end > size:
                         return position
                     else:
-                        self.values[tag] = Value(vr, bytes(piece[position:end]), value - position)
+                        kept[tag] = (vr, bytes(piece[position:end]), value - position)
                 elif tag in PIXEL_TAGS and self.pixels is None:
                     undefined = length == _UNDEFINED
                     self.pixels = Element(tag, self._at + position, self._at + value, self._at + end, undefined)
