@@ -198,9 +198,7 @@ def _numbers(series: str, instances: str, of_series: str) -> RelatedNumbers:
 
 @lru_cache(_KEPT)
 def _equipment(manufacturer: str, model_name: str, station_name: str, serial_number: str) -> Equipment:
-    return Equipment(
-        manufacturer[:_LONGEST], model_name[:_LONGEST], station_name[:_LONGEST], serial_number[:_LONGEST]
-    )
+    return Equipment(manufacturer[:_LONGEST], model_name[:_LONGEST], station_name[:_LONGEST], serial_number[:_LONGEST])
 
 
 def _whole(text: str, largest: int = 2**63 - 1) -> int | None:

@@ -101,7 +101,12 @@ class IndexKeeper:
 
     def start(self) -> None:
         """Begin to write; what an earlier process left without rows is looked for at once."""
-        for name, work in (("index", self._write), ("leases", self._beat), ("reconciler", self._reconcile), ("hashes", self._hash)):
+        for name, work in (
+            ("index", self._write),
+            ("leases", self._beat),
+            ("reconciler", self._reconcile),
+            ("hashes", self._hash),
+        ):
             thread = threading.Thread(target=work, name=name, daemon=True)
             thread.start()
             self._threads.append(thread)

@@ -13,9 +13,7 @@ from sqlalchemy.orm import Session
 from fhir_records.tables import Base
 
 
-def copy_rows(
-    session: Session, table: type[Base], columns: Sequence[str], rows: Iterable[Sequence[object]]
-) -> None:
+def copy_rows(session: Session, table: type[Base], columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Insert rows in the caller's transaction; what its session has not flushed yet is not seen by them.
 
     Args:
