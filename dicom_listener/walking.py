@@ -64,7 +64,8 @@ class Walker:
         self.pixels: Element | None = None  # the first of them
         self.missed = False  # a wanted element was too long, or of undefined length
         self._layout = _Layout(encoding)
-        self._wanted = wanted
+        self._wanted = frozenset(wanted)
+        self._interesting = self._wanted | PIXEL_TAGS
         self._last = -1  # tag
         self._at = 0  # in the data set: where the next piece, or the rest of the last one, begins
         self._skip = 0  # bytes of a value that are still to come
@@ -121,6 +122,7 @@ class Walker:
     def _outermost(self, piece: bytes | memoryview, position: int) -> int:
         """Step over elements of the outermost level; where the first one lies that is not stepped over."""
         layout, wanted, last, size = self._layout, self._wanted, self._last, len(piece)
+        interesting = self._interesting
         implicit, unpack_implicit = layout.is_implicit, layout.implicit.unpack_from
         unpack_explicit, unpack_length = layout.explicit.unpack_from, layout.length.unpack_from
         kept, is_long_of, vr = self.kept, _IS_LONG.get, b""
@@ -141,16 +143,12 @@ class Walker:
                 if tag <= last:
                     raise ObjectNotStorable("the data set is not in order")
                 end = value + length
-                if tag in wanted:
-                    if length > MAX_VALUE_BYTES:
-                        self.missed = True
-                    elif end > size:
+                if tag in wanted and length <= MAX_VALUE_BYTES:
+                    if end > size:
                         return position
-                    else:
-                        kept[tag] = (vr, bytes(piece[position:end]), value - position)
-                elif tag in PIXEL_TAGS and self.pixels is None:
-                    undefined = length == _UNDEFINED
-                    self.pixels = Element(tag, self._at + position, self._at + value, self._at + end, undefined)
+                    kept[tag] = (vr, bytes(piece[position:end]), value - position)
+                elif tag in interesting:
+                    self._meet(tag, position, value, end, undefined=length == _UNDEFINED)
                 self._last = last = tag
                 if length == _UNDEFINED:
                     # PS3.5 section 6.2.2 note 2: UN of undefined length holds a sequence in Implicit VR Little Endian.
@@ -160,6 +158,13 @@ class Walker:
         except struct.error:
             pass  # the rest of this header comes with the next piece
         return position
+
+    def _meet(self, tag: int, position: int, value: int, end: int, *, undefined: bool) -> None:
+        """Take note of pixels, and of an element that was wanted and is too long to be kept."""
+        if tag in self._wanted:
+            self.missed = True
+        elif self.pixels is None:
+            self.pixels = Element(tag, self._at + position, self._at + value, self._at + end, undefined)
 
     def _odd(self, piece: bytes | memoryview, position: int, group: int, vr: bytes, length: int) -> tuple[int, bytes]:
         """The length, and the VR, of an element whose VR is none of the standard's."""

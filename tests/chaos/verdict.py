@@ -22,7 +22,7 @@ SELECT (args->>'revision_id')::bigint, count(*) FROM procrastinate_jobs WHERE ar
 
 
 def settled(stand: Stand, ledger: Ledger) -> bool:
-    """Whether nothing is under way any more: all is in the index and hashed, no study is open, no association leased."""
+    """Whether nothing is under way any more: all is indexed and hashed, no study is open, no association leased."""
     with stand.database.session() as session:
         rows = session.scalar(select(func.count(tables.Instance.sop_uid.distinct()))) or 0
         open_studies = session.scalar(
