@@ -27,7 +27,7 @@ from fhir_records.store.associations import OpenAssociation
 log = structlog.get_logger(__name__)
 
 # Notes of objects need about 90 bytes each, and about 1000 with what was seen of them.
-PIPE_BYTES: Final = 1 << 20
+PIPE_BYTES: Final = (1 << 22, 1 << 20)  # who is not root may as a rule have the latter
 _F_SETPIPE_SZ: Final = 1031  # fcntl(2)
 _CHUNK: Final = 1 << 16
 # What a word of a note may have, so that every note fits: peers choose some of them.
@@ -40,8 +40,10 @@ _FIELD: Final = b"\x1f"  # between what was seen of an object
 def make_pipe() -> tuple[int, int]:
     """The descriptors of a new pipe for notes: to read, to write; the latter does not block."""
     reading, writing = os.pipe()
-    with contextlib.suppress(OSError):  # the limit of a user who is not root may be reached
-        fcntl.fcntl(writing, _F_SETPIPE_SZ, PIPE_BYTES)
+    for size in PIPE_BYTES:
+        with contextlib.suppress(OSError):  # the limit of a user who is not root may be reached
+            fcntl.fcntl(writing, _F_SETPIPE_SZ, size)
+            break
     os.set_blocking(writing, False)
     os.set_blocking(reading, False)
     return reading, writing
@@ -68,7 +70,11 @@ class NoteWriter:
                 self._open[note.association.id] = note
             elif isinstance(note, Ended):
                 self._open.pop(note.association.id, None)
-            self._write(line)
+            if _FIELD in line:
+                # Where there is no room for all that was seen there may be some for a key.
+                self._write(line, line.partition(_FIELD)[0] + b"\n")
+            else:
+                self._write(line)
 
     def tell_open(self) -> None:
         """Tell again which associations are open, for an index that does not know them."""
@@ -76,16 +82,19 @@ class NoteWriter:
             for note in self._open.values():
                 self._write(encode(note))
 
-    def _write(self, line: bytes) -> None:
-        try:
-            # With one write, so that neither is there without the other.
-            os.write(self._descriptor, _LOST + line if self._dropped else line)
+    def _write(self, *lines: bytes) -> None:
+        """Write the first of the lines for which there is room."""
+        for line in lines:
+            try:
+                # With one write, so that neither is there without the other.
+                os.write(self._descriptor, _LOST + line if self._dropped else line)
+            except OSError:
+                continue  # it is full, or nobody reads it any more
             if self._dropped:
                 log.warning("notes for the index found no room; it looks at the files instead", notes=self._dropped)
                 self._dropped = 0
-        except OSError:
-            # It is full, or nobody reads it any more.
-            self._dropped += 1
+            return
+        self._dropped += 1
 
 
 class NoteReader:
