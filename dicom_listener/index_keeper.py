@@ -18,7 +18,7 @@ import structlog
 
 from dicom_listener.faults import where
 from dicom_listener.handover import Ended, Note, Opened, Quarantined, Rejected, Stored
-from dicom_listener.hashing import Hashing
+from dicom_listener.hashing import Hasher
 from dicom_listener.index import Index
 from dicom_listener.reconciler import MARGIN, backlog_since, reconcile
 from dicom_listener.settings import ListenerSettings
@@ -44,8 +44,7 @@ HEARTBEAT_S: Final = 5.0
 RETRY_S: Final = 1.0  # between attempts while the database is away, and at a backlog
 RECONCILE_S: Final = 600.0  # between comparisons of the last days that nothing asks for
 WHOLE_S: Final = 86_400.0  # between comparisons of all days; the first one is at the start
-HASH_QUIET_S: Final = 2.0  # files are hashed when nothing was told for so long, …
-HASH_OVERDUE_S: Final = 60.0  # … or once they have waited for so long; so often looks are taken for other doors' files
+HASH_QUIET_S: Final = 2.0  # files are hashed when nothing was told for so long
 PEACE_S: Final = 0.005  # that a comparison of all days rests after each of its steps
 
 
@@ -76,7 +75,7 @@ class IndexKeeper:
     ) -> None:
         self.index = Index(database, spool, timezone=settings.timezone, callers=settings.callers, clock=clock)
         self._database = database
-        self._hashing = Hashing(database, spool)
+        self._hasher = Hasher(database, spool, self._at_peace)
         self._max_waiting = max_waiting
         lock = threading.RLock()
         self._changed = threading.Condition(lock)
@@ -91,9 +90,7 @@ class IndexKeeper:
         self._backlog = True  # files may lack rows: what an earlier process left, to begin with
         self._asked_for = True  # the reconciler looks because of a backlog, not because it is time
         self._reconciling = False
-        self._rows = 0  # batches of rows whose files are to be hashed
-        self._hashed = -1  # how many of these batches were
-        self._hashed_at = self._told_at = time.monotonic()  # when all were hashed, and when the last note came
+        self._told_at = time.monotonic()  # when the last note came
         self._whole = False  # the files of all days have been looked at since the start
         self._stopping = False
         self._leases = threading.Lock()  # held by whoever writes leases of associations that are open
@@ -105,7 +102,7 @@ class IndexKeeper:
             ("index", self._write),
             ("leases", self._beat),
             ("reconciler", self._reconcile),
-            ("hashes", self._hash),
+            ("hashes", self._hasher.run),
         ):
             thread = threading.Thread(target=work, name=name, daemon=True)
             thread.start()
@@ -117,6 +114,7 @@ class IndexKeeper:
             self._stopping = True
             self._changed.notify_all()
             self._arrived.notify_all()
+        self._hasher.stop()
         deadline = time.monotonic() + timeout
         for thread in self._threads:
             thread.join(max(0.1, deadline - time.monotonic()))
@@ -159,9 +157,11 @@ class IndexKeeper:
 
     def hashed(self, timeout: float) -> bool:
         """Wait until every file that had a row at the call is hashed; False: that took too long."""
+        return self._hasher.done(timeout)
+
+    def _at_peace(self) -> bool:
         with self._changed:
-            rows = self._rows
-            return self._changed.wait_for(lambda: self._hashed >= rows, timeout)
+            return not self._waiting and time.monotonic() - self._told_at >= HASH_QUIET_S
 
     def _is_full(self, note: Note) -> bool:
         # Of the rest there is little, and the audit trail needs it: it may take as much room again.
@@ -258,7 +258,7 @@ class IndexKeeper:
 
     def _add_files(self, notes: Sequence[Stored]) -> int:
         self.index.add_stored(notes)
-        self._has_rows()
+        self._hasher.has_rows()
         return len(notes)
 
     def _note_quarantined(self, notes: Sequence[Quarantined]) -> int:
@@ -299,49 +299,6 @@ class IndexKeeper:
             except DatabaseUnavailable:
                 log.warning("leases could not be renewed; the database is away")
 
-    def _has_rows(self) -> None:
-        """New rows lack the hashes of their files."""
-        with self._changed:
-            self._rows += 1
-            self._changed.notify_all()
-
-    def _hash(self) -> None:
-        """Hash files when there is peace."""
-        while self._peace_to_hash():
-            with self._changed:
-                rows = self._rows
-            began, done = time.monotonic(), False
-            try:
-                done = self._hashing.catch_up(self._may_hash)
-            except DatabaseUnavailable:
-                pass
-            except Exception as error:  # boundary: the thread must live as long as the listener
-                log.error("files could not be hashed", error=where(error))
-            with self._changed:
-                if done:
-                    self._hashed, self._hashed_at = rows, began
-                self._changed.notify_all()
-            if not done and self._stops_within(RETRY_S):
-                return
-
-    def _peace_to_hash(self) -> bool:
-        """Wait for work and a moment without any other; False: it is time to stop."""
-        with self._changed:
-            while not self._stopping:
-                overdue = self._hashed_at + HASH_OVERDUE_S - time.monotonic()
-                if overdue <= 0 or (self._hashed < self._rows and self._is_peace()):
-                    return True
-                self._changed.wait(overdue if self._hashed == self._rows else min(overdue, HASH_QUIET_S / 4))
-            return False
-
-    def _may_hash(self) -> bool:
-        with self._changed:
-            is_overdue = time.monotonic() >= self._hashed_at + HASH_OVERDUE_S
-            return not self._stopping and (is_overdue or self._is_peace())
-
-    def _is_peace(self) -> bool:
-        return not self._waiting and time.monotonic() - self._told_at >= HASH_QUIET_S
-
     def _reconcile(self) -> None:
         """Index what waits: at the start, whenever notes were lost, and now and then."""
         horizon: dt.date | None = None  # from which day on files may lack rows; None: all days
@@ -359,7 +316,7 @@ class IndexKeeper:
                 # Everything before is in the index now, so the next look need not go so far back.
                 horizon = began - MARGIN
                 if done.indexed:
-                    self._has_rows()
+                    self._hasher.has_rows()
                 if done.indexed or done.broken:
                     log.info("indexed what had waited", files=done.indexed, broken=done.broken)
                 self._looked(again=False)
