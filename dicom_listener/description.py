@@ -6,13 +6,13 @@ import datetime as dt
 import hashlib
 import json
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 
-from dicom_listener.data_set import PIXEL_DATA, Element, Encoding, encoding_of, inflated
+from dicom_listener.data_set import Element, encoding_of, inflated
 from dicom_listener.header_text import HeaderText, header_text
 from dicom_listener.received import Received
-from dicom_listener.transfer_syntaxes import transfer_syntax
 from fhir_records.errors import ObjectNotStorable
 from fhir_records.model import Equipment, Identifier, InstanceKind
 from fhir_records.store.arrivals import Arrival, RelatedNumbers
@@ -32,6 +32,12 @@ _NOT_IMAGES = frozenset(
     }
 )
 
+_EQUIPMENT = ("Manufacturer", "ManufacturerModelName", "StationName", "DeviceSerialNumber")
+_RELATED = ("NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances", "NumberOfSeriesRelatedInstances")
+_PATIENT = ("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "PatientSex")
+_DEMOGRAPHICS = (*_PATIENT, "StudyInstanceUID", "AccessionNumber")
+_BITS = {0x7FE00008: 32, 0x7FE00009: 64}  # of Float Pixel Data, and of Double Float Pixel Data
+TOO_SHORT = "the pixel data is shorter than the header says"
 _UIDS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 # Wider than PS3.5 section 9.1: de-identified archives hold UIDs with letters, and those are images too.
 _UID = re.compile(r"[0-9A-Za-z._-]{1,64}")
@@ -40,21 +46,20 @@ _INTEGER = 2**31 - 1
 # No value that the index keeps is longer in any real object; PostgreSQL indexes no text of several thousand bytes.
 _LONGEST = 500
 
-# Of the bytes from one position of the data set to another: the SHA-256 in hex.
-Sha256Of = Callable[[int, int], str]
+# Images of a series say the same of their study, patient and scanner, one after another.
+_KEPT = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Described:
-    """An object's index entry but for its file, and whether it says itself that Wetread wrote it."""
+class Origin:
+    """Where an object came from, and where it lies."""
 
-    arrival: Arrival  # file_key, sha256 and size still empty
-    says_own: bool
-
-    def stored_as(self, file_key: str, sha256: str, size: int, *, own: bool) -> Arrival:
-        """The entry of the object now that it lies in this file."""
-        kind = InstanceKind.OWN if own or self.says_own else self.arrival.kind
-        return replace(self.arrival, file_key=file_key, sha256=sha256, size=size, kind=kind)
+    transfer_syntax_uid: str
+    source: str  # "dicom:AE" or "orthanc:NAME"
+    caller: str  # calling AE title; "" by another door
+    received_at: dt.datetime
+    file_key: str = ""
+    size: int = 0  # bytes, of the file
 
 
 def describe(
@@ -62,8 +67,10 @@ def describe(
     received: Received,
     timezone: dt.tzinfo,
     issuer: str = "",
-    sha256_of: Sha256Of | None = None,
-) -> Described:
+    *,
+    file_key: str = "",
+    size: int = 0,
+) -> Arrival:
     """Read what the index needs from the data set ``data`` in its transfer syntax.
 
     Args:
@@ -71,61 +78,61 @@ def describe(
         received: how it came.
         timezone: of times that name none.
         issuer: of patient identifiers that name none.
-        sha256_of: hashes a part of ``data`` where that is better not done in memory.
+        file_key: of the file that it lies in.
+        size: of that file, in bytes.
+
+    Returns:
+        The index entry; its kind is OWN only where the object itself says that Wetread wrote it.
 
     Raises:
         ObjectNotStorable: it is no data set, ends early, or lacks a UID that storage needs; the message says which.
     """
-    encoding = encoding_of(received.transfer_syntax_uid)
-    plain = inflated(data, received.transfer_syntax_uid)
-    header = header_text(plain, encoding)
+    syntax = received.transfer_syntax_uid
+    header = header_text(inflated(data, syntax), encoding_of(syntax))
+    origin = Origin(syntax, received.source, received.caller, received.received_at, file_key, size)
+    return describe_header(header, origin, timezone, issuer)
+
+
+def describe_header(header: HeaderText, origin: Origin, timezone: dt.tzinfo, issuer: str = "") -> Arrival:
+    """As `describe`, of what was read already.
+
+    Raises:
+        ObjectNotStorable: as `describe`.
+    """
+    values = header.values  # has an entry for every keyword
     for keyword in _UIDS:
-        if not is_uid(header[keyword]):
+        if not is_uid(values[keyword]):
             raise ObjectNotStorable(f"{keyword} is missing or not a UID")
     pixels = header.pixels
     if pixels is not None:
-        check_pixel_length(header, pixels)
-    if sha256_of is None or plain is not data:
-        sha256_of = _in_memory(plain)
-    arrival = Arrival(
-        study_uid=header["StudyInstanceUID"],
-        patient=_identity(header, issuer),
-        accession_number=header["AccessionNumber"][:_LONGEST],
-        study_description=header["StudyDescription"][:_LONGEST],
+        check_pixel_length(values, pixels)
+    return Arrival(
+        study_uid=values["StudyInstanceUID"],
+        patient=_identity(issuer, *map(values.__getitem__, _PATIENT)),
+        accession_number=values["AccessionNumber"][:_LONGEST],
+        study_description=values["StudyDescription"][:_LONGEST],
         started_at=started_at(header, timezone),
-        series_uid=header["SeriesInstanceUID"],
-        modality=header["Modality"][:_LONGEST],
-        series_number=_number(header, "SeriesNumber"),
-        series_description=header["SeriesDescription"][:_LONGEST],
-        sop_uid=header["SOPInstanceUID"],
-        sop_class_uid=header["SOPClassUID"],
-        transfer_syntax_uid=received.transfer_syntax_uid,
-        kind=_kind(header, pixels),
-        instance_number=_number(header, "InstanceNumber"),
-        number_of_frames=max(1, _number(header, "NumberOfFrames", _INTEGER) or 1),
-        rows=_number(header, "Rows", _INTEGER),
-        columns=_number(header, "Columns", _INTEGER),
-        file_key="",
-        sha256="",
-        demographics_sha256=_demographics_sha256(header),
-        pixels_sha256=_pixels_sha256(pixels, received.transfer_syntax_uid, encoding, sha256_of),
-        size=0,
-        source=received.source,
-        caller=received.caller,
-        received_at=received.received_at,
-        numbers=RelatedNumbers(
-            study_series=_number(header, "NumberOfStudyRelatedSeries", _INTEGER),
-            study_instances=_number(header, "NumberOfStudyRelatedInstances", _INTEGER),
-            series_instances=_number(header, "NumberOfSeriesRelatedInstances", _INTEGER),
-        ),
-        equipment=Equipment(
-            manufacturer=header["Manufacturer"][:_LONGEST],
-            model_name=header["ManufacturerModelName"][:_LONGEST],
-            station_name=header["StationName"][:_LONGEST],
-            device_serial_number=header["DeviceSerialNumber"][:_LONGEST],
-        ),
+        series_uid=values["SeriesInstanceUID"],
+        modality=values["Modality"][:_LONGEST],
+        series_number=_whole(values["SeriesNumber"]),
+        series_description=values["SeriesDescription"][:_LONGEST],
+        sop_uid=values["SOPInstanceUID"],
+        sop_class_uid=values["SOPClassUID"],
+        transfer_syntax_uid=origin.transfer_syntax_uid,
+        kind=InstanceKind.OWN if _says_own(header) else _kind(header, pixels),
+        instance_number=_whole(values["InstanceNumber"]),
+        number_of_frames=max(1, _whole(values["NumberOfFrames"], _INTEGER) or 1),
+        rows=_whole(values["Rows"], _INTEGER),
+        columns=_whole(values["Columns"], _INTEGER),
+        file_key=origin.file_key,
+        demographics_sha256=_demographics_sha256(*map(values.__getitem__, _DEMOGRAPHICS)),
+        size=origin.size,
+        source=origin.source,
+        caller=origin.caller,
+        received_at=origin.received_at,
+        numbers=_numbers(*map(values.__getitem__, _RELATED)),
+        equipment=_equipment(*map(values.__getitem__, _EQUIPMENT)),
     )
-    return Described(arrival, _says_own(header))
 
 
 def is_uid(text: str) -> bool:
@@ -135,16 +142,21 @@ def is_uid(text: str) -> bool:
 
 def started_at(header: HeaderText, timezone: dt.tzinfo) -> dt.datetime | None:
     """StudyDate and StudyTime in UTC, by TimezoneOffsetFromUTC or else ``timezone``; None where there is no date."""
-    date = _date(header["StudyDate"])
+    return _started_at(header["StudyDate"], header["StudyTime"], header["TimezoneOffsetFromUTC"], timezone)
+
+
+@lru_cache(_KEPT)
+def _started_at(day: str, clock: str, offset: str, timezone: dt.tzinfo) -> dt.datetime | None:
+    date = _date(day)
     if date is None:
         return None
-    digits = re.match(r"(\d{2})(\d{2})?(\d{2})?(?:\.(\d{1,6}))?", header["StudyTime"].replace(":", ""))
+    digits = re.match(r"(\d{2})(\d{2})?(\d{2})?(?:\.(\d{1,6}))?", clock.replace(":", ""))
     hour, minute, second, fraction = digits.groups() if digits else (None, None, None, None)
     try:
         # 60 is a leap second in DICOM, and none in Python.
         seconds, microseconds = min(int(second or 0), 59), int((fraction or "0").ljust(6, "0"))
         time = dt.time(int(hour or 0), int(minute or 0), seconds, microseconds)
-        local = dt.datetime.combine(date, time, _offset(header["TimezoneOffsetFromUTC"]) or timezone)
+        local = dt.datetime.combine(date, time, _offset(offset) or timezone)
         return local.astimezone(dt.UTC)
     except (ValueError, OverflowError):
         return None
@@ -167,29 +179,41 @@ def _date(text: str) -> dt.date | None:
         return None
 
 
-def _identity(header: HeaderText, issuer: str) -> PatientIdentity:
+@lru_cache(_KEPT)
+def _identity(site_issuer: str, patient_id: str, issuer: str, name: str, birth_date: str, sex: str) -> PatientIdentity:
     # Cut like any other text, it might be another patient's.
-    patient_id = header["PatientID"] if len(header["PatientID"]) <= _LONGEST else ""
-    sex = header["PatientSex"].upper()
+    known = patient_id and len(patient_id) <= _LONGEST
     return PatientIdentity(
-        identifier=Identifier(patient_id, header["IssuerOfPatientID"][:_LONGEST] or issuer) if patient_id else None,
-        name=header["PatientName"][:_LONGEST],
-        birth_date=_date(header["PatientBirthDate"]),
-        sex=sex if sex in {"M", "F", "O"} else "",
+        identifier=Identifier(patient_id, issuer[:_LONGEST] or site_issuer) if known else None,
+        name=name[:_LONGEST],
+        birth_date=_date(birth_date),
+        sex=sex.upper() if sex.upper() in {"M", "F", "O"} else "",
     )
 
 
-def _number(header: HeaderText, keyword: str, largest: int = 2**63 - 1) -> int | None:
+@lru_cache(_KEPT)
+def _numbers(series: str, instances: str, of_series: str) -> RelatedNumbers:
+    return RelatedNumbers(_whole(series, _INTEGER), _whole(instances, _INTEGER), _whole(of_series, _INTEGER))
+
+
+@lru_cache(_KEPT)
+def _equipment(manufacturer: str, model_name: str, station_name: str, serial_number: str) -> Equipment:
+    return Equipment(manufacturer[:_LONGEST], model_name[:_LONGEST], station_name[:_LONGEST], serial_number[:_LONGEST])
+
+
+def _whole(text: str, largest: int = 2**63 - 1) -> int | None:
     """A whole number that the database can hold, or None."""
+    if not text:
+        return None
     try:
-        value = int(float(header[keyword].split("\\", maxsplit=1)[0]))
+        value = int(float(text.split("\\", maxsplit=1)[0]))
     except (ValueError, OverflowError):
         return None
     return value if abs(value) <= largest else None
 
 
 def _kind(header: HeaderText, pixels: Element | None) -> InstanceKind:
-    if pixels is None or header["SOPClassUID"] in _NOT_IMAGES or _number(header, "Rows") is None:
+    if pixels is None or header["SOPClassUID"] in _NOT_IMAGES or _whole(header["Rows"]) is None:
         return InstanceKind.OTHER
     return InstanceKind.IMAGE
 
@@ -198,42 +222,28 @@ def _says_own(header: HeaderText) -> bool:
     return OWN_MODEL_NAME in (header["ManufacturerModelName"], *header.models)
 
 
-def check_pixel_length(header: HeaderText, pixels: Element) -> None:
+def check_pixel_length(values: Mapping[str, str], pixels: Element) -> None:
     """See that native pixels are not shorter than the header says (PS3.5 section 8.1.1).
 
     Raises:
         ObjectNotStorable: they are.
     """
-    bits = 32 if pixels.tag == 0x7FE00008 else 64 if pixels.tag == 0x7FE00009 else _number(header, "BitsAllocated")
-    rows, columns = _number(header, "Rows"), _number(header, "Columns")
-    if pixels.undefined_length or bits is None or rows is None or columns is None:
-        return
-    samples = _number(header, "SamplesPerPixel") or 1
-    frame_bits = rows * columns * bits * samples
-    if header["PhotometricInterpretation"] in {"YBR_FULL_422", "YBR_PARTIAL_422"}:
+    if not pixels.undefined_length and pixels.end - pixels.value < least_pixel_bytes(values, pixels.tag):
+        raise ObjectNotStorable(TOO_SHORT)
+
+
+def least_pixel_bytes(values: Mapping[str, str], tag: int) -> int:
+    """How long native pixels are at least, by the values that tell it; 0 where these do not."""
+    bits = _BITS.get(tag) or _whole(values["BitsAllocated"])
+    rows, columns = _whole(values["Rows"]), _whole(values["Columns"])
+    if bits is None or rows is None or columns is None:
+        return 0
+    frame_bits = rows * columns * bits * (_whole(values["SamplesPerPixel"]) or 1)
+    if values["PhotometricInterpretation"] in {"YBR_FULL_422", "YBR_PARTIAL_422"}:
         frame_bits = frame_bits * 2 // 3
-    if (pixels.end - pixels.value) * 8 < frame_bits * max(1, _number(header, "NumberOfFrames") or 1):
-        raise ObjectNotStorable("the pixel data is shorter than the header says")
+    return -(-frame_bits * max(1, _whole(values["NumberOfFrames"]) or 1) // 8)
 
 
-def _demographics_sha256(header: HeaderText) -> str:
-    keywords = ("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyInstanceUID")
-    told = [header[keyword] for keyword in (*keywords, "AccessionNumber")]
+@lru_cache(_KEPT)
+def _demographics_sha256(*told: str) -> str:
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
-
-
-def _in_memory(plain: bytes | memoryview) -> Sha256Of:
-    return lambda start, end: hashlib.sha256(memoryview(plain)[start:end]).hexdigest()
-
-
-def _pixels_sha256(pixels: Element | None, syntax_uid: str, encoding: Encoding, sha256_of: Sha256Of) -> str:
-    """Of the encoded pixels, with a word for how they are encoded before it; "" where there are none.
-
-    Equal words and hashes mean equal pixels; anything else has to be decoded to be compared.
-    """
-    if pixels is None:
-        return ""
-    digest = sha256_of(pixels.value, pixels.end)
-    if pixels.tag == PIXEL_DATA and pixels.undefined_length and not transfer_syntax(syntax_uid).is_deflated:
-        return f"{syntax_uid}:{digest}"
-    return f"{'little' if encoding.little_endian else 'big'}:{digest}"

@@ -7,7 +7,6 @@ microseconds, and they come once an object.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -64,7 +63,7 @@ def decode(command_set: bytes | bytearray) -> Request:
     Raises:
         NotDimse: it is none, and says why.
     """
-    values = dict(_elements(command_set))
+    values = _elements(command_set)
     command = _number(values, 0x0100)
     if command is None:
         raise NotDimse("the command set has no Command Field")
@@ -116,20 +115,21 @@ def command_pdus(context_id: int, command_set: bytes, max_pdu: int) -> bytes:
     return b"".join(pdus)
 
 
-def _elements(command_set: bytes | bytearray) -> Iterator[tuple[int, bytes]]:
+def _elements(command_set: bytes | bytearray) -> dict[int, bytes]:
     command_set = bytes(command_set)
+    values: dict[int, bytes] = {}
     position, size = 0, len(command_set)
     while position < size:
-        if position + _ELEMENT.size > size:
+        if position + 8 > size:
             raise NotDimse("the command set ends early")
         group, number, length = _ELEMENT.unpack_from(command_set, position)
-        position += _ELEMENT.size
+        value, position = position + 8, position + 8 + length
         if group != 0:
             raise NotDimse("the command set holds an element of another group")
-        if position + length > size:
+        if position > size:
             raise NotDimse("the command set ends early")
-        yield number, command_set[position : position + length]
-        position += length
+        values[number] = command_set[value:position]
+    return values
 
 
 def _number(values: dict[int, bytes], number: int) -> int | None:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from dicom_listener.data_set import (
     FREE_INFLATED_BYTES,
     MAX_INFLATED_BYTES,
     MAX_INFLATION,
+    Element,
     encoding_of,
 )
-from dicom_listener.description import check_pixel_length, is_uid
-from dicom_listener.header_text import HeaderText
+from dicom_listener.description import TOO_SHORT, is_uid, least_pixel_bytes
+from dicom_listener.header_text import TAGS
 from dicom_listener.transfer_syntaxes import transfer_syntax
-from dicom_listener.walking import Walker
+from dicom_listener.walking import Kept, Walker
 from fhir_records.errors import ObjectNotStorable, ObjectTooLarge
 
 _UIDS: Final = {
@@ -33,7 +35,6 @@ _NUMBERS: Final = {
     0x00280100: "BitsAllocated",
 }
 _TEXTS: Final = {0x00280004: "PhotometricInterpretation", 0x00280008: "NumberOfFrames"}
-_WANTED: Final = frozenset({*_UIDS, *_NUMBERS, *_TEXTS})
 _PIECE: Final = 1 << 20  # bytes inflated at a time
 
 
@@ -56,7 +57,7 @@ class Examination:
     def __init__(self, transfer_syntax_uid: str, max_inflated_bytes: int = MAX_INFLATED_BYTES) -> None:
         encoding = encoding_of(transfer_syntax_uid)
         self._little_endian = encoding.little_endian
-        self._walker = Walker(encoding, _WANTED)
+        self._walker = Walker(encoding, TAGS)
         self._uids: dict[int, str] = {}
         is_deflated = transfer_syntax(transfer_syntax_uid).is_deflated
         self._inflater = _Inflater(max_inflated_bytes) if is_deflated else None
@@ -88,14 +89,27 @@ class Examination:
                 raise ObjectNotStorable(f"{name} is missing or not a UID")
         pixels = self._walker.pixels
         if pixels is not None and not pixels.undefined_length:
-            values = {name: self._text(tag) for tag, name in _TEXTS.items()}
-            values |= {name: self._number(tag) for tag, name in _NUMBERS.items()}
-            check_pixel_length(HeaderText(values, (), pixels), pixels)
+            kept = self._walker.kept
+            raw = tuple([kept.get(tag) for tag in (*_TEXTS, *_NUMBERS)])
+            least = _least_pixel_bytes(raw, pixels.tag, self._little_endian)
+            if pixels.end - pixels.value < least:
+                raise ObjectNotStorable(TOO_SHORT)
 
     @property
     def uids(self) -> dict[str, str]:
         """The UIDs that storage needs, by keyword, "" where one did not come so far."""
         return {name: self._text(tag) for tag, name in _UIDS.items()}
+
+    @property
+    def header(self) -> bytes:
+        """After `finish`: the elements that the index asks for, as they are encoded; b"" where one is too long."""
+        walker = self._walker
+        return b"" if walker.missed else b"".join([encoded for _, encoded, _ in walker.kept.values()])
+
+    @property
+    def pixels(self) -> Element | None:
+        """Where the pixels lie, in a deflated data set once it is inflated."""
+        return self._walker.pixels
 
     def mismatch(self, announced: Announced) -> str:
         """Which UID of the data set, after `finish`, is not the one that was announced; "" where all are."""
@@ -105,15 +119,33 @@ class Examination:
         return ""
 
     def _text(self, tag: int) -> str:
-        value = self._walker.values.get(tag)
-        return value.content.rstrip(b"\0 ").decode("ascii", "replace").strip() if value else ""
+        return _as_text(self._walker.content(tag))
 
-    def _number(self, tag: int) -> str:
-        value = self._walker.values.get(tag)
-        # Whatever else it may be is left to whoever decodes the whole header.
-        if value is None or value.vr not in (b"", b"US") or len(value.content) != 2:
-            return ""
-        return str(int.from_bytes(value.content, "little" if self._little_endian else "big"))
+
+def _as_text(value: bytes) -> str:
+    return value.rstrip(b"\0 ").decode("ascii", "replace").strip()
+
+
+def _text(kept: Kept | None) -> str:
+    return _as_text(kept[1][kept[2] :]) if kept else ""
+
+
+def _number(kept: Kept | None, little_endian: bool) -> str:
+    vr, encoded, start = kept or (b"", b"", 0)
+    # Whatever else it may be is left to whoever decodes the whole header.
+    if vr not in (b"", b"US") or len(encoded) - start != 2:
+        return ""
+    return str(int.from_bytes(encoded[start:], "little" if little_endian else "big"))
+
+
+# Images of a series have the same, one after another.
+@lru_cache(256)
+def _least_pixel_bytes(raw: tuple[Kept | None, ...], pixels: int, little_endian: bool) -> int:
+    """How long native pixels must be by the values of `_TEXTS` and `_NUMBERS`."""
+    values = {name: _text(value) for name, value in zip(_TEXTS.values(), raw, strict=False)}
+    numbers = zip(_NUMBERS.values(), raw[len(_TEXTS) :], strict=True)
+    values |= {name: _number(value, little_endian) for name, value in numbers}
+    return least_pixel_bytes(values, pixels)
 
 
 class _Inflater:

@@ -44,8 +44,10 @@ class Filed:
         """Of the whole file, in hex."""
         return self.sha256_of(0, self.size)
 
-    def sha256_of_data(self, start: int, end: int) -> str:
-        """Of the bytes ``start`` to ``end`` of the data set as it lies in the file, in hex."""
+    def sha256_of_data(self, start: int, end: int, plain: bytes | memoryview | None = None) -> str:
+        """Of the bytes ``start`` to ``end`` of the data set as it lies in the file, or of ``plain``, in hex."""
+        if plain is not None and plain is not self.data_set:
+            return hashlib.sha256(memoryview(plain)[start:end]).hexdigest()
         before = self.size - len(self.data_set)
         return self.sha256_of(before + start, before + end)
 

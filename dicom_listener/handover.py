@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from dicom_listener.data_set import Element
 from fhir_records.store.associations import OpenAssociation
 
 
@@ -33,11 +34,24 @@ class Opened:
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """What the index has to know of an object, seen while it came, so that its file need not be read for it."""
+
+    size: int  # bytes, of the file
+    transfer_syntax_uid: str
+    caller: str  # calling AE title
+    received_at: dt.datetime
+    header: bytes  # the elements of `header_text.TAGS`, as they are encoded
+    pixels: Element | None
+
+
+@dataclass(frozen=True, slots=True)
 class Stored:
     """An object lies in the spool, synchronised, and success was or will be answered."""
 
     key: str
     association_id: uuid.UUID
+    seen: Seen | None = None  # None: the file tells
 
 
 @dataclass(frozen=True, slots=True)

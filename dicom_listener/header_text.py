@@ -7,6 +7,7 @@ anything odd, is left to pydicom and `characters.settle`; a test holds both ways
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -17,7 +18,7 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
 from dicom_listener.characters import CharacterSet, decoded, settle
-from dicom_listener.data_set import PIXEL_TAGS, Element, Encoding, parsed, sought
+from dicom_listener.data_set import LONG_VRS, PIXEL_TAGS, Element, Encoding, parsed, sought
 from fhir_records.errors import ObjectNotStorable
 
 EQUIPMENT: Final = "ContributingEquipmentSequence"
@@ -35,11 +36,16 @@ _NAMES: Final[Mapping[int, str]] = MappingProxyType(
     {tag: keyword for keyword in (*KEYWORDS, EQUIPMENT) if (tag := tag_for_keyword(keyword)) is not None}
 )
 _DICTIONARY: Final[Mapping[int, bytes]] = MappingProxyType({tag: dictionary_VR(tag).encode() for tag in _NAMES})
-_SOUGHT: Final = frozenset(_NAMES) | PIXEL_TAGS
+_ABSENT: Final[Mapping[str, str]] = MappingProxyType(dict.fromkeys(KEYWORDS, ""))
+# The tags of what `header_text` looks at, but for the pixels.
+TAGS: Final = frozenset(_NAMES)
+_SOUGHT: Final = TAGS | PIXEL_TAGS
 
 _CHARACTER_SET: Final = 0x00080005
-# One value of printable ASCII; and as IS has it (PS3.5 table 6.2-1).
-_PLAIN = re.compile(rb"[ -\[\]-~]*\Z")
+# Printable ASCII but for the backslash, which parts several values; and one value as IS has it (PS3.5 table 6.2-1).
+_PLAIN: Final = bytes(sorted({*range(0x20, 0x7F)} - {0x5C}))
+_PART: Final = b"\x1f"  # between values while they are looked at together
+_EXPLICIT, _IMPLICIT = struct.Struct("<HH2sH"), struct.Struct("<HHL")
 _INTEGER = re.compile(rb" *[+-]?[0-9]{1,12} *\Z|\Z")
 # PostgreSQL's text cannot hold NUL.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -65,37 +71,62 @@ def header_text(data: bytes | memoryview, encoding: Encoding) -> HeaderText:
     """
     found = sought(data, encoding, _SOUGHT)
     pixels = next((element for element in found if element.tag in PIXEL_TAGS), None)
-    plain = _plain_values(data, encoding, found) if encoding.little_endian else None
+    picked = [bytes(data[element.offset : element.end]) for element in found if element.tag not in PIXEL_TAGS]
+    return picked_text(b"".join(picked), encoding, pixels)
+
+
+def picked_text(picked: bytes, encoding: Encoding, pixels: Element | None) -> HeaderText:
+    """Read a data set that has nothing but elements of `TAGS`.
+
+    Args:
+        picked: the elements, in order, as they are encoded.
+        encoding: of the elements.
+        pixels: where the pixels lie in the data set that they were taken from.
+
+    Raises:
+        ObjectNotStorable: it is no data set, or ends early.
+    """
+    plain = _plain_values(picked, encoding.implicit_vr) if encoding.little_endian else None
     if plain is not None:
         return HeaderText(plain, (), pixels)
-    ds = _parsed(data, encoding, [element for element in found if element.tag not in PIXEL_TAGS])
+    ds = _parsed(picked, encoding, sought(picked, encoding, TAGS))
     settle(ds)
     return HeaderText({keyword: _text(ds, keyword) for keyword in KEYWORDS}, _models(ds), pixels)
 
 
-def _plain_values(data: bytes | memoryview, encoding: Encoding, found: list[Element]) -> dict[str, str] | None:
+def _plain_values(picked: bytes, implicit: bool) -> dict[str, str] | None:
     """The values, where all are plain; None: pydicom must look."""
-    values: dict[str, str] = {}
-    for element in found:
-        if element.tag in PIXEL_TAGS:
-            continue
-        vr, keyword = _DICTIONARY[element.tag], _NAMES[element.tag]
-        if not encoding.implicit_vr and bytes(data[element.offset + 4 : element.offset + 6]) != vr:
-            return None
-        value = bytes(data[element.value : element.end])
-        if keyword == "SpecificCharacterSet":
-            continue  # says nothing of ASCII, but for its own bytes
-        if vr == b"SQ":
-            return None
-        if vr == b"US":
-            if len(value) != 2:
+    values, names, texts = dict(_ABSENT), list[str](), list[bytes]()
+    position, size = 0, len(picked)
+    try:
+        while position < size:
+            if implicit:
+                group, number, length = _IMPLICIT.unpack_from(picked, position)
+                tag = group << 16 | number
+                vr = _DICTIONARY[tag]
+            else:
+                group, number, vr, length = _EXPLICIT.unpack_from(picked, position)
+                tag = group << 16 | number
+                if vr != _DICTIONARY[tag] or vr in LONG_VRS:
+                    return None
+            start, position = position + 8, position + 8 + length
+            value = picked[start:position]
+            if vr == b"US":
+                if length != 2:
+                    return None
+                values[_NAMES[tag]] = str(int.from_bytes(value, "little"))
+            elif vr == b"SQ" or (vr == b"IS" and not _INTEGER.match(value.rstrip(b"\0 "))):
                 return None
-            values[keyword] = str(int.from_bytes(value, "little"))
-            continue
-        value = value.rstrip(b"\0 ")
-        if not (_INTEGER if vr == b"IS" else _PLAIN).match(value):
-            return None
-        values[keyword] = value.decode("ascii").strip()
+            elif tag != _CHARACTER_SET:  # it says nothing of ASCII, but for its own bytes
+                names.append(_NAMES[tag])
+                texts.append(value.rstrip(b"\0 "))
+    except (struct.error, KeyError):
+        return None
+    # Together, for one by one they cost several times as much.
+    joined = _PART.join(texts)
+    if position != size or joined.translate(None, _PLAIN) != _PART * (len(texts) - 1):
+        return None
+    values.update(zip(names, map(str.strip, joined.decode("ascii").split(_PART.decode())), strict=False))
     return values
 
 

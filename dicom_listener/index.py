@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import structlog
@@ -16,13 +16,15 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from dicom_listener import index_batch
-from dicom_listener.description import Described, describe
+from dicom_listener.data_set import encoding_of
+from dicom_listener.description import Origin, describe, describe_header
 from dicom_listener.faults import where
-from dicom_listener.filed import Filed, opened
+from dicom_listener.filed import opened
+from dicom_listener.handover import Stored
+from dicom_listener.header_text import picked_text
 from dicom_listener.index_batch import Filing, Indexing, rounds
-from dicom_listener.received import Received
 from dicom_listener.settings import Caller
-from dicom_listener.spool import Spool, StoredFile
+from dicom_listener.spool import Spool
 from fhir_records.database import Database
 from fhir_records.errors import DatabaseUnavailable, ObjectNotStorable
 from fhir_records.identities import log_id
@@ -64,25 +66,8 @@ class Index:
         self._believed = frozenset(caller.ae_title for caller in callers if caller.expected_numbers)
         self._clock = clock
 
-    def describe(self, data: bytes | memoryview, received: Received) -> Described:
-        """What the index has to know of an object.
-
-        Raises:
-            ObjectNotStorable: it is no data set with the UIDs that storage needs, or ends early.
-        """
-        return describe(data, received, self._timezone, self._issuers.get(received.caller, ""))
-
-    def add(self, described: Described, file: StoredFile) -> Indexing:
-        """Index a stored object; a copy of a known object is removed again.
-
-        Raises:
-            DatabaseUnavailable: nothing was written; the file waits for `reconcile`.
-        """
-        (outcome,) = self.add_all([Filing(described, file)])
-        return outcome
-
     def add_all(self, filings: Sequence[Filing]) -> Sequence[Indexing]:
-        """Index stored objects, as few transactions as can be; what became of each.
+        """Index stored objects, as few transactions as can be; what became of each. Copies of known ones are removed.
 
         Raises:
             DatabaseUnavailable: some were not written; again, those that were are known.
@@ -90,9 +75,9 @@ class Index:
         outcomes: dict[str, Indexing] = {}
         for batch in rounds(filings):
             for filing, outcome in zip(batch, self._write(batch), strict=True):
-                outcomes[filing.file.key] = outcome
+                outcomes[filing.arrival.file_key] = outcome
                 self._follow_up(filing, outcome)
-        return [outcomes[filing.file.key] for filing in filings]
+        return [outcomes[filing.arrival.file_key] for filing in filings]
 
     def read_file(self, key: str, association_id: uuid.UUID | None = None) -> Filing:
         """What the index has to know of a file of the spool.
@@ -102,7 +87,13 @@ class Index:
             FileNotFoundError: it is gone.
         """
         with opened(self.spool.path(key)) as file:
-            return self._filing(key, file, association_id)
+            issuer = self._issuers.get(file.received.caller, "")
+            arrival = describe(file.data_set, file.received, self._timezone, issuer, file_key=key, size=file.size)
+            return Filing(arrival, association_id)
+
+    def add_stored(self, notes: Sequence[Stored]) -> Sequence[Indexing]:
+        """As `add_files`, for files that acceptors told of: what they saw is not read again."""
+        return self._add({note.key: note.association_id for note in notes}, {note.key: note for note in notes})
 
     def add_files(self, keys: Sequence[tuple[str, uuid.UUID | None]]) -> Sequence[Indexing]:
         """Index files of the spool that have no row, each with the association that sent it, where that is known.
@@ -113,18 +104,22 @@ class Index:
             DatabaseUnavailable: some were not written; again, those that were are known.
             OSError: a file is there and cannot be read.
         """
+        return self._add(dict(keys), {})
+
+    def _add(self, keys: Mapping[str, uuid.UUID | None], told: Mapping[str, Stored]) -> Sequence[Indexing]:
         outcomes: dict[str, Indexing] = {}
         filings = []
-        for key, association_id in keys:
+        for key, association_id in keys.items():
             try:
-                filings.append(self.read_file(key, association_id))
+                note = told.get(key)
+                filings.append((note and self._told(note)) or self.read_file(key, association_id))
             except FileNotFoundError:
                 outcomes[key] = Indexing.GONE
             except ObjectNotStorable as error:
                 outcomes[key] = self._unindexable(key, str(error))
         for filing, outcome in zip(filings, self.add_all(filings), strict=True):
-            outcomes[filing.file.key] = outcome
-        return [outcomes[key] for key, _ in keys]
+            outcomes[filing.arrival.file_key] = outcome
+        return [outcomes[key] for key in keys]
 
     def quarantined(self, key: str, size: int, reason: str, caller: str, received_at: dt.datetime) -> None:
         """Write down that bytes lie in quarantine.
@@ -141,11 +136,16 @@ class Index:
         """The day (UTC) under which objects are stored now."""
         return self._clock().astimezone(dt.UTC).date()
 
-    def _filing(self, key: str, file: Filed, association_id: uuid.UUID | None) -> Filing:
-        received = file.received
-        issuer = self._issuers.get(received.caller, "")
-        described = describe(file.data_set, received, self._timezone, issuer, file.sha256_of_data)
-        return Filing(described, StoredFile(key, file.sha256(), file.size), association_id)
+    def _told(self, note: Stored) -> Filing | None:
+        """What the index has to know of an object, where its acceptor saw it all."""
+        seen = note.seen
+        if seen is None:
+            return None
+        syntax, caller = seen.transfer_syntax_uid, seen.caller
+        origin = Origin(syntax, f"dicom:{caller}", caller, seen.received_at, note.key, seen.size)
+        header = picked_text(seen.header, encoding_of(syntax), seen.pixels)
+        arrival = describe_header(header, origin, self._timezone, self._issuers.get(caller, ""))
+        return Filing(arrival, note.association_id)
 
     def _write(self, batch: Sequence[Filing]) -> Sequence[Indexing]:
         """Write a batch; should one of it stand in the way, the others are written all the same."""
@@ -178,7 +178,7 @@ class Index:
             return [*self._write(batch[:half]), *self._write(batch[half:])]
         cause = error.__cause__ if isinstance(error, DatabaseUnavailable) and error.__cause__ else error
         log.error("an object could not be indexed", sop=log_id(batch[0].sop_uid), error=where(cause))
-        return [self._unindexable(batch[0].file.key, f"it could not be indexed ({type(cause).__name__})")]
+        return [self._unindexable(batch[0].arrival.file_key, f"it could not be indexed ({type(cause).__name__})")]
 
     def _unindexable(self, key: str, reason: str) -> Indexing:
         path = self.spool.path(key)
@@ -193,7 +193,7 @@ class Index:
 
     def _follow_up(self, filing: Filing, outcome: Indexing) -> None:
         if outcome is Indexing.SAME:
-            self.spool.remove(filing.file.key)
+            self.spool.remove(filing.arrival.file_key)
         if outcome in (Indexing.VERSION, Indexing.CONFLICT):
             log.warning("another object under a known UID", sop=log_id(filing.sop_uid), standing=outcome)
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import structlog
 from sqlalchemy.orm import Session
 
-from dicom_listener.description import Described
-from dicom_listener.spool import Spool, StoredFile
+from dicom_listener.spool import Spool
 from fhir_records.identities import UUID_UID_ROOT
 from fhir_records.model import InstanceKind, Standing
 from fhir_records.store import arrivals, associations, completeness, expected
@@ -43,14 +42,13 @@ STANDINGS = {
 class Filing:
     """A stored object on its way into the index."""
 
-    described: Described
-    file: StoredFile
+    arrival: Arrival
     association_id: uuid.UUID | None = None  # that sent it; None: another door, or long ago
 
     @property
     def sop_uid(self) -> str:
         """Its SOP Instance UID."""
-        return self.described.arrival.sop_uid
+        return self.arrival.sop_uid
 
 
 def rounds(filings: Iterable[Filing]) -> list[list[Filing]]:
@@ -90,10 +88,9 @@ def write(session: Session, spool: Spool, filings: Sequence[Filing], believed: f
     outcomes: list[Indexing] = []
     recorded: list[tuple[Arrival, Standing]] = []
     sent: dict[tuple[uuid.UUID, str], None] = {}
-    arrived = [
-        filing.described.stored_as(filing.file.key, filing.file.sha256, filing.file.size, own=filing.sop_uid in own)
-        for filing in filings
-    ]
+    arrived = [filing.arrival for filing in filings]
+    if own:
+        arrived = [replace(one, kind=InstanceKind.OWN) if one.sop_uid in own else one for one in arrived]
     compared = _compared(
         session, spool, [(arrival, known[arrival.sop_uid]) for arrival in arrived if arrival.sop_uid in known]
     )

@@ -18,6 +18,7 @@ import structlog
 
 from dicom_listener.faults import where
 from dicom_listener.handover import Ended, Note, Opened, Quarantined, Rejected, Stored
+from dicom_listener.hashing import Hasher
 from dicom_listener.index import Index
 from dicom_listener.reconciler import MARGIN, backlog_since, reconcile
 from dicom_listener.settings import ListenerSettings
@@ -34,14 +35,16 @@ log = structlog.get_logger(__name__)
 
 BATCH_NOTES: Final = 500
 # A first note waits for company until none has come for so long, …
-QUIET_S: Final = 0.05
+QUIET_S: Final = 0.03
 # … but no longer than this: objects come in bursts, and a burst is answered sooner when its index does not compete.
-BATCH_SECONDS: Final = 1.0
+BATCH_SECONDS: Final = 0.3
 MAX_WAITING: Final = 20_000  # notes; beyond, stored objects are left to the reconciler
+MAX_SEEN: Final = 4_000  # notes; beyond, what was seen of objects is forgotten, and their files are read
 HEARTBEAT_S: Final = 5.0
 RETRY_S: Final = 1.0  # between attempts while the database is away, and at a backlog
 RECONCILE_S: Final = 600.0  # between comparisons of the last days that nothing asks for
 WHOLE_S: Final = 86_400.0  # between comparisons of all days; the first one is at the start
+HASH_QUIET_S: Final = 2.0  # files are hashed when nothing was told for so long
 PEACE_S: Final = 0.005  # that a comparison of all days rests after each of its steps
 
 
@@ -72,8 +75,12 @@ class IndexKeeper:
     ) -> None:
         self.index = Index(database, spool, timezone=settings.timezone, callers=settings.callers, clock=clock)
         self._database = database
+        self._hasher = Hasher(database, spool, self._at_peace)
         self._max_waiting = max_waiting
-        self._changed = threading.Condition()
+        lock = threading.RLock()
+        self._changed = threading.Condition(lock)
+        # For the writer alone: to wake everybody for each note would cost more than its row.
+        self._arrived = threading.Condition(lock)
         # All below are guarded by `_changed`.
         self._waiting: deque[Note] = deque()
         self._owed: list[Ended] = []  # ends that wait until a backlog is indexed
@@ -83,6 +90,7 @@ class IndexKeeper:
         self._backlog = True  # files may lack rows: what an earlier process left, to begin with
         self._asked_for = True  # the reconciler looks because of a backlog, not because it is time
         self._reconciling = False
+        self._told_at = time.monotonic()  # when the last note came
         self._whole = False  # the files of all days have been looked at since the start
         self._stopping = False
         self._leases = threading.Lock()  # held by whoever writes leases of associations that are open
@@ -90,7 +98,12 @@ class IndexKeeper:
 
     def start(self) -> None:
         """Begin to write; what an earlier process left without rows is looked for at once."""
-        for name, work in (("index", self._write), ("leases", self._beat), ("reconciler", self._reconcile)):
+        for name, work in (
+            ("index", self._write),
+            ("leases", self._beat),
+            ("reconciler", self._reconcile),
+            ("hashes", self._hasher.run),
+        ):
             thread = threading.Thread(target=work, name=name, daemon=True)
             thread.start()
             self._threads.append(thread)
@@ -100,6 +113,8 @@ class IndexKeeper:
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
+            self._arrived.notify_all()
+        self._hasher.stop()
         deadline = time.monotonic() + timeout
         for thread in self._threads:
             thread.join(max(0.1, deadline - time.monotonic()))
@@ -108,13 +123,20 @@ class IndexKeeper:
         """Take a note. Does not wait for the database and does not raise."""
         with self._changed:
             self._told += 1
+            self._told_at = time.monotonic()
             if isinstance(note, Opened):
                 self._open[note.association] = None
             if self._is_full(note):
                 self._forget(note)
-            else:
-                self._waiting.append(note)
-            self._changed.notify_all()
+                self._changed.notify_all()
+                return
+            waiting = len(self._waiting)
+            if waiting >= MAX_SEEN and isinstance(note, Stored):
+                note = Stored(note.key, note.association_id)
+            self._waiting.append(note)
+            # In between nobody waits for one note more.
+            if waiting == 0 or waiting + 1 == BATCH_NOTES:
+                self._arrived.notify_all()
 
     def look(self) -> None:
         """Have the files looked at soon: notes may have been lost on their way. Does not wait and does not raise."""
@@ -132,6 +154,14 @@ class IndexKeeper:
                 if left <= 0 or not self._changed.wait(left):
                     return False
         return True
+
+    def hashed(self, timeout: float) -> bool:
+        """Wait until every file that had a row at the call is hashed; False: that took too long."""
+        return self._hasher.done(timeout)
+
+    def _at_peace(self) -> bool:
+        with self._changed:
+            return not self._waiting and time.monotonic() - self._told_at >= HASH_QUIET_S
 
     def _is_full(self, note: Note) -> bool:
         # Of the rest there is little, and the audit trail needs it: it may take as much room again.
@@ -179,11 +209,11 @@ class IndexKeeper:
                     self._waiting.extend(self._owed)
                     self._owed.clear()
                 else:
-                    self._changed.wait()
+                    self._arrived.wait()
             deadline = time.monotonic() + BATCH_SECONDS
             while len(self._waiting) < BATCH_NOTES and not self._stopping and time.monotonic() < deadline:
                 before = self._told
-                self._changed.wait(QUIET_S)
+                self._arrived.wait(QUIET_S)
                 if self._told == before:
                     break
             return [self._waiting.popleft() for _ in range(min(BATCH_NOTES, len(self._waiting)))]
@@ -227,7 +257,8 @@ class IndexKeeper:
         return len(notes)
 
     def _add_files(self, notes: Sequence[Stored]) -> int:
-        self.index.add_files(list({note.key: note.association_id for note in notes}.items()))
+        self.index.add_stored(notes)
+        self._hasher.has_rows()
         return len(notes)
 
     def _note_quarantined(self, notes: Sequence[Quarantined]) -> int:
@@ -284,6 +315,8 @@ class IndexKeeper:
                 done = reconcile(self.index, horizon, younger_too=self._asked_for)
                 # Everything before is in the index now, so the next look need not go so far back.
                 horizon = began - MARGIN
+                if done.indexed:
+                    self._hasher.has_rows()
                 if done.indexed or done.broken:
                     log.info("indexed what had waited", files=done.indexed, broken=done.broken)
                 self._looked(again=False)
@@ -334,6 +367,7 @@ class IndexKeeper:
             if not self._backlog:
                 self._waiting.extend(self._owed)
                 self._owed.clear()
+                self._arrived.notify_all()
             self._changed.notify_all()
 
     def _stops_within(self, seconds: float) -> bool:

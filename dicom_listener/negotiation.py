@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Final
 
 from pydicom.uid import UID
@@ -43,6 +45,10 @@ _PROTOCOL_VERSION_NOT_SUPPORTED: Final = (1, 2, 2)
 
 _Item = MaximumLengthNotification | ImplementationClassUIDNotification | ImplementationVersionNameNotification
 
+# A node proposes the same each time, and each time pynetdicom needs some milliseconds for a hundred contexts.
+_KEPT: Final = 32  # proposals
+_KEPT_BYTES: Final = 32768  # of one; DCMTK's storescu proposes 128 contexts with less
+
 _SUPPORTED: Final = (build_context(VERIFICATION),)
 
 
@@ -50,9 +56,9 @@ class NotAnAssociateRequest(Exception):
     """The bytes are no A-ASSOCIATE-RQ."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Proposal:
-    """An A-ASSOCIATE-RQ."""
+    """An A-ASSOCIATE-RQ. Never changed: associations share it."""
 
     calling: str  # AE titles, without padding
     called: str
@@ -81,6 +87,10 @@ def read_proposal(body: bytes) -> Proposal:
     Raises:
         NotAnAssociateRequest: it cannot be decoded.
     """
+    return _kept_proposal(body) if len(body) <= _KEPT_BYTES else _read_proposal(body)
+
+
+def _read_proposal(body: bytes) -> Proposal:
     try:
         pdu = A_ASSOCIATE_RQ()
         pdu.decode(b"\x01\x00" + len(body).to_bytes(4, "big") + body)
@@ -99,6 +109,9 @@ def read_proposal(body: bytes) -> Proposal:
         raise
     except Exception as error:  # boundary: pynetdicom raises whatever a broken PDU brings about
         raise NotAnAssociateRequest("the A-ASSOCIATE-RQ cannot be decoded") from error
+
+
+_kept_proposal = lru_cache(_KEPT)(_read_proposal)
 
 
 def objection(proposal: Proposal) -> Rejection | None:
@@ -123,6 +136,11 @@ def accept(
         reports: whether storage commitment may be reported.
         storage: whether objects may be sent.
     """
+    return _accept(proposal, max_pdu, reports, storage)
+
+
+@lru_cache(_KEPT)
+def _accept(proposal: Proposal, max_pdu: int, reports: bool, storage: bool) -> tuple[Mapping[int, Context], bytes]:
     request = proposal.primitive
     asked = {uid: (item.scu_role, item.scp_role) for item in _roles(request) if (uid := item.sop_class_uid)}
     known = list(_SUPPORTED)
@@ -139,7 +157,7 @@ def accept(
     answer.result_source = 0x01
     answer.presentation_context_definition_results_list = results
     answer.user_information = [*_ourselves(max_pdu), *roles]
-    return accepted, A_ASSOCIATE_AC(answer).encode()
+    return MappingProxyType(accepted), A_ASSOCIATE_AC(answer).encode()
 
 
 def reject(rejection: Rejection) -> bytes:

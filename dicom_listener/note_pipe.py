@@ -20,26 +20,30 @@ from typing import Any, Final
 
 import structlog
 
-from dicom_listener.handover import Ended, Ending, Handover, Note, Opened, Quarantined, Rejected, Stored
+from dicom_listener.data_set import Element
+from dicom_listener.handover import Ended, Ending, Handover, Note, Opened, Quarantined, Rejected, Seen, Stored
 from fhir_records.store.associations import OpenAssociation
 
 log = structlog.get_logger(__name__)
 
-# Notes of objects need about 90 bytes each.
-PIPE_BYTES: Final = 1 << 20
+# Notes of objects need about 90 bytes each, and about 1000 with what was seen of them.
+PIPE_BYTES: Final = (1 << 22, 1 << 20)  # who is not root may as a rule have the latter
 _F_SETPIPE_SZ: Final = 1031  # fcntl(2)
 _CHUNK: Final = 1 << 16
 # What a word of a note may have, so that every note fits: peers choose some of them.
 _MAX_TEXT: Final = 400
 _LOST: Final = b"lost\n"
 _LONGEST: Final = select.PIPE_BUF - len(_LOST)
+_FIELD: Final = b"\x1f"  # between what was seen of an object
 
 
 def make_pipe() -> tuple[int, int]:
     """The descriptors of a new pipe for notes: to read, to write; the latter does not block."""
     reading, writing = os.pipe()
-    with contextlib.suppress(OSError):  # the limit of a user who is not root may be reached
-        fcntl.fcntl(writing, _F_SETPIPE_SZ, PIPE_BYTES)
+    for size in PIPE_BYTES:
+        with contextlib.suppress(OSError):  # the limit of a user who is not root may be reached
+            fcntl.fcntl(writing, _F_SETPIPE_SZ, size)
+            break
     os.set_blocking(writing, False)
     os.set_blocking(reading, False)
     return reading, writing
@@ -66,7 +70,11 @@ class NoteWriter:
                 self._open[note.association.id] = note
             elif isinstance(note, Ended):
                 self._open.pop(note.association.id, None)
-            self._write(line)
+            if _FIELD in line:
+                # Where there is no room for all that was seen there may be some for a key.
+                self._write(line, line.partition(_FIELD)[0] + b"\n")
+            else:
+                self._write(line)
 
     def tell_open(self) -> None:
         """Tell again which associations are open, for an index that does not know them."""
@@ -74,16 +82,19 @@ class NoteWriter:
             for note in self._open.values():
                 self._write(encode(note))
 
-    def _write(self, line: bytes) -> None:
-        try:
-            # With one write, so that neither is there without the other.
-            os.write(self._descriptor, _LOST + line if self._dropped else line)
+    def _write(self, *lines: bytes) -> None:
+        """Write the first of the lines for which there is room."""
+        for line in lines:
+            try:
+                # With one write, so that neither is there without the other.
+                os.write(self._descriptor, _LOST + line if self._dropped else line)
+            except OSError:
+                continue  # it is full, or nobody reads it any more
             if self._dropped:
                 log.warning("notes for the index found no room; it looks at the files instead", notes=self._dropped)
                 self._dropped = 0
-        except OSError:
-            # It is full, or nobody reads it any more.
-            self._dropped += 1
+            return
+        self._dropped += 1
 
 
 class NoteReader:
@@ -148,7 +159,9 @@ class NoteReader:
 def encode(note: Note) -> bytes:
     """A note as a line, not longer than a pipe takes at once."""
     if isinstance(note, Stored):
-        return f"stored {note.association_id.hex} {note.key}\n".encode()
+        line = f"stored {note.association_id.hex} {note.key}".encode()
+        seen = line + _seen(note.seen) if note.seen is not None else line
+        return (seen if len(seen) < _LONGEST else line) + b"\n"
     kind, fields = _FIELDS[type(note)]
     told = dict(_told(note, fields))
     line = f"{kind} {json.dumps(told)}\n".encode()
@@ -165,12 +178,9 @@ def decode(line: bytes) -> Note:
     Raises:
         ValueError: it is none; so say KeyError and TypeError.
     """
+    if line.startswith(b"stored "):
+        return _stored(line)
     kind, _, text = line.decode().partition(" ")
-    if kind == "stored":
-        association_id, _, key = text.partition(" ")
-        if not key:
-            raise ValueError("a note that is cut off")
-        return Stored(key, uuid.UUID(association_id))
     told: dict[str, Any] = json.loads(text)
     for name in ("at", "received_at", "opened_at"):
         if name in told:
@@ -187,6 +197,35 @@ def decode(line: bytes) -> Note:
     if kind == "rejected":
         return Rejected(**told)
     raise ValueError(f"a note of kind {kind}")
+
+
+def _seen(seen: Seen) -> bytes:
+    """What was seen of an object, without the end of a line in it; b"" where that cannot be."""
+    if not seen.caller.isprintable():
+        return b""
+    pixels = seen.pixels
+    length = f"{pixels.tag},{pixels.end - pixels.value},{pixels.undefined_length:d}" if pixels is not None else ""
+    told = ("", str(seen.size), seen.transfer_syntax_uid, seen.caller, seen.received_at.isoformat(), length, "")
+    header = seen.header.replace(b"\\", b"\\b").replace(b"\n", b"\\n")
+    return _FIELD.decode().join(told).encode() + header
+
+
+def _stored(line: bytes) -> Stored:
+    """A note of an object; ValueError where it is cut off."""
+    head, *told = line.split(_FIELD, 6)
+    _, association_id, key = head.decode().split(" ", 2)
+    if not key or len(told) not in (0, 6):
+        raise ValueError("a note that is cut off")
+    if not told:
+        return Stored(key, uuid.UUID(association_id))
+    size, syntax, caller, received_at, length = (field.decode() for field in told[:5])
+    pixels = None
+    if length:
+        tag, count, undefined = map(int, length.split(","))
+        pixels = Element(tag, 0, 0, count, bool(undefined))
+    header = told[5].replace(b"\\n", b"\n").replace(b"\\b", b"\\")
+    seen = Seen(int(size), syntax, caller, dt.datetime.fromisoformat(received_at), header, pixels)
+    return Stored(key, uuid.UUID(association_id), seen)
 
 
 _FIELDS: Final[dict[type[Any], tuple[str, tuple[str, ...]]]] = {

@@ -49,7 +49,7 @@ _INDEX_NICE: Final = 10  # the index works behind the answers
 _INDEX_STOP_S: Final = 10.0
 _ORPHAN_GRACE_S: Final = 3.0  # for open associations where the parent was killed: the next one waits for the port
 _TELL_OPEN_S: Final = 5.0  # between two accounts of what is open; leases run three times as long
-_GATHER_S: Final = 0.03  # while notes gather before they are read
+_GATHER_S: Final = 0.02  # while notes gather before they are read
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 
 Socket = socket.socket | None

@@ -86,6 +86,16 @@ _VERSION = _long(0x0001, b"OB", b"\x00\x01")
 _OURSELVES = _text(0x0012, b"UI", IMPLEMENTATION_CLASS_UID) + _text(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME)
 
 
+@lru_cache(maxsize=64)
+def _kind(sop_class_uid: str) -> bytes:
+    return _VERSION + _text(0x0002, b"UI", sop_class_uid)
+
+
+@lru_cache(maxsize=64)
+def _encoding(transfer_syntax_uid: str) -> bytes:
+    return _text(0x0010, b"UI", transfer_syntax_uid) + _OURSELVES
+
+
 @dataclass(frozen=True, slots=True)
 class Received:
     """How an object came."""
@@ -107,11 +117,9 @@ def file_header(received: Received) -> bytes:
     """
     group = b"".join(
         (
-            _VERSION,
-            _text(0x0002, b"UI", received.sop_class_uid),
+            _kind(received.sop_class_uid),
             _text(0x0003, b"UI", received.sop_instance_uid),
-            _text(0x0010, b"UI", received.transfer_syntax_uid),
-            _OURSELVES,
+            _encoding(received.transfer_syntax_uid),
             _nodes(received.caller, received.called, received.address),
             _long(0x0102, b"OB", _even(_private(received), b" ")),
         )

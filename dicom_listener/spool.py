@@ -59,6 +59,7 @@ class Spool:
         self._min_free_bytes = min_free_bytes
         self._folders = Folders()
         self._incoming = root / INCOMING
+        self._paths: dict[str, Path] = {}  # of folders of objects, by their keys
 
     def prepare(self) -> int:
         """Make the folders and remove half-written files that nobody holds; returns how many were removed."""
@@ -100,7 +101,8 @@ class Spool:
         Raises:
             OutOfSpace: the disk became full; the draft is discarded.
         """
-        return self._keep(draft, f"{OBJECTS}/{_day(received_at)}/{_hour(received_at)}/{secrets.token_hex(16)}.dcm")
+        folder = f"{OBJECTS}/{_day(received_at)}/{_hour(received_at)}"
+        return self._keep(draft, folder, f"{secrets.token_hex(16)}.dcm")
 
     def keep_aside(self, draft: Draft, received_at: dt.datetime, facts: Mapping[str, str]) -> str:
         """Make a draft that is no storable object a file in quarantine; its key.
@@ -113,17 +115,17 @@ class Spool:
         Raises:
             OutOfSpace: the disk became full; the draft is discarded.
         """
-        stem = f"{QUARANTINE}/{_day(received_at)}/{secrets.token_hex(16)}"
+        folder, stem = f"{QUARANTINE}/{_day(received_at)}", secrets.token_hex(16)
         reason = {"received_at": received_at.isoformat(), **facts}
         try:
             # The reason first: bytes without a reason would be a riddle.
             beside = Draft(self._incoming, self._folders)
             beside.write(json.dumps(reason, ensure_ascii=False, indent=1).encode())
-            self._keep(beside, f"{stem}.json")
+            self._keep(beside, folder, f"{stem}.json")
         except BaseException:
             draft.discard()
             raise
-        return self._keep(draft, f"{stem}.bin")
+        return self._keep(draft, folder, f"{stem}.bin")
 
     def store(self, content: Iterable[Bytes], received_at: dt.datetime) -> StoredFile:
         """Write an object durably and give it its name.
@@ -217,13 +219,17 @@ class Spool:
             raise
         return draft, digest.hexdigest()
 
-    def _keep(self, draft: Draft, key: str) -> str:
+    def _keep(self, draft: Draft, folder: str, name: str) -> str:
+        path = self._paths.get(folder)
+        if path is None:
+            # One hour's at a time, for making a path costs as much as moving a file to it.
+            self._paths = {folder: (path := self.root / folder)}
         try:
-            draft.commit(self.root / key)
+            draft.commit(path, name)
         except BaseException:
             draft.discard()
             raise
-        return key
+        return f"{folder}/{name}"
 
 
 def _day(instant: dt.datetime) -> str:

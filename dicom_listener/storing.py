@@ -19,7 +19,7 @@ from dicom_listener.dimse import (
 )
 from dicom_listener.examination import Announced, Examination
 from dicom_listener.faults import where
-from dicom_listener.handover import Ending, Note, Quarantined, Stored
+from dicom_listener.handover import Ending, Note, Quarantined, Seen, Stored
 from dicom_listener.pdu_stream import Over, Source
 from dicom_listener.received import Received, file_header
 from dicom_listener.spool import Spool
@@ -171,8 +171,16 @@ class Storing:
         reason = self._examination.mismatch(Announced(received.sop_class_uid, received.sop_instance_uid))
         if reason:
             return self._keep_aside(draft, DOES_NOT_MATCH_SOP_CLASS, reason)
+        size = draft.size
         key = self._store.spool.keep(draft, received.received_at)
-        return Verdict(SUCCESS, note=Stored(key, self._sender.association_id))
+        return Verdict(SUCCESS, note=Stored(key, self._sender.association_id, self._seen(size)))
+
+    def _seen(self, size: int) -> Seen | None:
+        header, received = self._examination.header, self._received
+        if not header:
+            return None
+        syntax, caller = received.transfer_syntax_uid, received.caller
+        return Seen(size, syntax, caller, received.received_at, header, self._examination.pixels)
 
     def _keep_aside(self, draft: Draft, status: int, reason: str) -> Verdict:
         received, size = self._received, draft.size

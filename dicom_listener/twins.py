@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import structlog
 from sqlalchemy.orm import Session
 
+from dicom_listener.digests import digests_of
 from dicom_listener.index_batch import Indexing
 from dicom_listener.sameness import Comparer, Sameness
 from dicom_listener.spool import Spool
@@ -14,6 +15,7 @@ from fhir_records.identities import log_id
 from fhir_records.model import Standing
 from fhir_records.store import arrivals
 from fhir_records.store.arrivals import Arrival, Twin
+from fhir_records.store.digests import Digests
 
 log = structlog.get_logger(__name__)
 
@@ -33,17 +35,21 @@ def outcomes(session: Session, spool: Spool, pairs: Sequence[tuple[Arrival, Sequ
 def _outcome(session: Session, spool: Spool, arrival: Arrival, twins: Sequence[Twin], comparer: Comparer) -> Indexing:
     outcome = Indexing.NEW
     path = spool.path(arrival.file_key)
-    if not path.is_file():
+    try:
+        digests = digests_of(path)
+    except FileNotFoundError:
         return Indexing.GONE
     for twin in twins:
         try:
             known = spool.path(twin.file_key)
-            sameness = comparer.compare(path, known, arrival.pixels_sha256, twin.pixels_sha256)
+            # Its row may be so young that nobody has hashed its file yet.
+            pixels_sha256 = twin.digests.pixels_sha256 if twin.digests.sha256 else digests_of(known).pixels_sha256
+            sameness = comparer.compare(path, known, digests.pixels_sha256, pixels_sha256)
         except FileNotFoundError:
             if not path.is_file():
                 return Indexing.GONE
-            if _told_the_same(arrival, twin):
-                arrivals.replace_file(session, twin.id, arrival)
+            if _told_the_same(arrival, digests, twin):
+                arrivals.replace_file(session, twin.id, arrival, digests)
                 log.warning("a lost file came again", sop=log_id(arrival.sop_uid))
                 return Indexing.KNOWN
             sameness = Sameness.PIXELS_DIFFER
@@ -54,6 +60,7 @@ def _outcome(session: Session, spool: Spool, arrival: Arrival, twins: Sequence[T
     return outcome
 
 
-def _told_the_same(arrival: Arrival, twin: Twin) -> bool:
+def _told_the_same(arrival: Arrival, digests: Digests, twin: Twin) -> bool:
     """Whether the index's hashes speak for one object, where its file cannot be looked at any more."""
-    return (arrival.pixels_sha256, arrival.demographics_sha256) == (twin.pixels_sha256, twin.demographics_sha256)
+    told = digests.pixels_sha256, arrival.demographics_sha256
+    return bool(twin.digests.sha256) and told == (twin.digests.pixels_sha256, twin.demographics_sha256)

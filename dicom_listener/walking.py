@@ -17,17 +17,16 @@ from fhir_records.errors import ObjectNotStorable
 # Longer values than this are of no attribute that is asked for.
 MAX_VALUE_BYTES: Final = 1024
 
+# An element's VR (b"" in Implicit VR), the element as it is encoded, and where in that its value begins. A bare tuple,
+# for every object that arrives makes some thirty.
+Kept = tuple[bytes, bytes, int]
+# Whether the length that follows a VR has 32 bits (PS3.5 section 7.1.2).
+_IS_LONG: Final = {vr: vr in LONG_VRS for vr in VRS}
+
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _UNDEFINED: Final = 0xFFFFFFFF
+_NOTHING: Final[Kept] = (b"", b"", 0)
 _EARLY: Final = "the data set ends early"
-
-
-@dataclass(frozen=True, slots=True)
-class Value:
-    """A value as it is encoded."""
-
-    vr: bytes  # b"" in Implicit VR
-    content: bytes
 
 
 class _Layout:
@@ -57,19 +56,26 @@ class Walker:
 
     Args:
         encoding: of its elements.
-        wanted: tags of the outermost level whose values are kept, up to `MAX_VALUE_BYTES` long.
+        wanted: tags of the outermost level whose elements are kept, up to `MAX_VALUE_BYTES` long.
     """
 
     def __init__(self, encoding: Encoding, wanted: Collection[int]) -> None:
-        self.values: dict[int, Value] = {}
-        self.pixels: Element | None = None
+        self.kept: dict[int, Kept] = {}
+        self.pixels: Element | None = None  # the first of them
+        self.missed = False  # a wanted element was too long, or of undefined length
         self._layout = _Layout(encoding)
-        self._wanted = wanted
+        self._wanted = frozenset(wanted)
+        self._interesting = self._wanted | PIXEL_TAGS
         self._last = -1  # tag
         self._at = 0  # in the data set: where the next piece, or the rest of the last one, begins
         self._skip = 0  # bytes of a value that are still to come
         self._rest = b""  # the beginning of an element
         self._frames: list[_Frame] = []
+
+    def content(self, tag: int) -> bytes:
+        """The value of an element that was kept; b"" where none was."""
+        _, encoded, start = self.kept.get(tag, _NOTHING)
+        return encoded[start:]
 
     def feed(self, piece: bytes | memoryview) -> None:
         """Take the next piece.
@@ -116,9 +122,10 @@ class Walker:
     def _outermost(self, piece: bytes | memoryview, position: int) -> int:
         """Step over elements of the outermost level; where the first one lies that is not stepped over."""
         layout, wanted, last, size = self._layout, self._wanted, self._last, len(piece)
+        interesting = self._interesting
         implicit, unpack_implicit = layout.is_implicit, layout.implicit.unpack_from
         unpack_explicit, unpack_length = layout.explicit.unpack_from, layout.length.unpack_from
-        vr = b""
+        kept, is_long_of, vr = self.kept, _IS_LONG.get, b""
         try:
             while position < size:
                 if implicit:
@@ -127,9 +134,10 @@ class Walker:
                 else:
                     group, number, vr, length = unpack_explicit(piece, position)
                     value = position + 8
-                    if vr in LONG_VRS:
+                    is_long = is_long_of(vr)
+                    if is_long:
                         (length,), value = unpack_length(piece, position + 8), position + 12
-                    elif vr not in VRS:
+                    elif is_long is None:
                         length, vr = self._odd(piece, position, group, vr, length)
                 tag = group << 16 | number
                 if tag <= last:
@@ -138,10 +146,9 @@ class Walker:
                 if tag in wanted and length <= MAX_VALUE_BYTES:
                     if end > size:
                         return position
-                    self.values[tag] = Value(vr, bytes(piece[value:end]))
-                elif tag in PIXEL_TAGS:
-                    undefined = length == _UNDEFINED
-                    self.pixels = Element(tag, self._at + position, self._at + value, self._at + end, undefined)
+                    kept[tag] = (vr, bytes(piece[position:end]), value - position)
+                elif tag in interesting:
+                    self._meet(tag, position, value, end, undefined=length == _UNDEFINED)
                 self._last = last = tag
                 if length == _UNDEFINED:
                     # PS3.5 section 6.2.2 note 2: UN of undefined length holds a sequence in Implicit VR Little Endian.
@@ -151,6 +158,13 @@ class Walker:
         except struct.error:
             pass  # the rest of this header comes with the next piece
         return position
+
+    def _meet(self, tag: int, position: int, value: int, end: int, *, undefined: bool) -> None:
+        """Take note of pixels, and of an element that was wanted and is too long to be kept."""
+        if tag in self._wanted:
+            self.missed = True
+        elif self.pixels is None:
+            self.pixels = Element(tag, self._at + position, self._at + value, self._at + end, undefined)
 
     def _odd(self, piece: bytes | memoryview, position: int, group: int, vr: bytes, length: int) -> tuple[int, bytes]:
         """The length, and the VR, of an element whose VR is none of the standard's."""

@@ -11,8 +11,7 @@ import fcntl
 import os
 import secrets
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -88,8 +87,11 @@ class Draft:
     def __init__(self, incoming: Path, folders: Folders) -> None:
         self.size = 0  # bytes written
         self._folders = folders
-        with _full_disk():
+        try:
             self._path, self._descriptor = _new_file(incoming)
+        except OSError as error:
+            _see_whether_full(error)
+            raise
 
     def write(self, *pieces: Bytes) -> None:
         """Write at the end.
@@ -99,36 +101,43 @@ class Draft:
         """
         left = sum(map(len, pieces))
         self.size += left
-        with _full_disk():
+        try:
             left -= os.writev(self._descriptor, pieces)
             if left:
                 # Seldom: a disk that is nearly full, or a file system that takes little at a time.
                 rest = memoryview(b"".join(pieces))[-left:]
                 while rest:
                     rest = rest[os.write(self._descriptor, rest) :]
+        except OSError as error:
+            _see_whether_full(error)
+            raise
 
-    def commit(self, path: Path) -> None:
-        """Make it durable as the file ``path``, whose folder is made where it is absent. To be discarded if it fails.
+    def commit(self, folder_path: Path, name: str) -> None:
+        """Make it durable as ``name`` in a folder, which is made where it is absent. To be discarded if it fails.
 
         Raises:
             OutOfSpace: the disk became full.
         """
-        with _full_disk():
+        path = f"{folder_path}/{name}"
+        try:
             os.fdatasync(self._descriptor)
-            folder = self._folders.folder(path.parent)
+            folder = self._folders.folder(folder_path)
             try:
                 os.rename(self._path, path)  # noqa: PTH104 - a path object costs more than the call
             except FileNotFoundError:
-                self._folders.forget(path.parent)
-                folder = self._folders.folder(path.parent)
+                self._folders.forget(folder_path)
+                folder = self._folders.folder(folder_path)
                 Path(self._path).rename(path)
             self._path = ""
             try:
                 folder.sync()
             except OSError:
                 # It may be there or not after a power cut; nobody was told that it is.
-                path.unlink(missing_ok=True)
+                Path(path).unlink(missing_ok=True)
                 raise
+        except OSError as error:
+            _see_whether_full(error)
+            raise
         # Closed last: until then its lock says that it is somebody's.
         self.discard()
 
@@ -196,11 +205,7 @@ def _new_file(incoming: Path) -> tuple[str, int]:
         os.close(descriptor)
 
 
-@contextmanager
-def _full_disk() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _FULL:
-            raise OutOfSpace("The disk of the spool is full.") from error
-        raise
+def _see_whether_full(error: OSError) -> None:
+    """Say so where that is what is wrong."""
+    if error.errno in _FULL:
+        raise OutOfSpace("The disk of the spool is full.") from error

@@ -223,6 +223,7 @@ class Instance(Base):
         Index("ix_instance_received", "received_at", "id"),
         Index("ix_instance_conflict", "id", postgresql_where=text("standing = 'conflict'")),
         Index("ix_instance_missing", "id", postgresql_where=text("missing_since IS NOT NULL")),
+        Index("ix_instance_unhashed", "id", postgresql_where=text("sha256 = ''")),
         UniqueConstraint("file_key"),
     )
 
@@ -242,8 +243,8 @@ class Instance(Base):
     rows: Mapped[int | None]
     columns: Mapped[int | None]
     file_key: Mapped[str]
-    sha256: Mapped[str]  # of the whole file
-    # Of the parts that decide what "the same object again" means, see dicom_listener.index.
+    sha256: Mapped[str] = mapped_column(default="")  # of the whole file; "": not hashed yet, nor are its pixels
+    # Of the parts that decide what "the same object again" means, see dicom_listener.twins.
     demographics_sha256: Mapped[str] = mapped_column(default="")
     pixels_sha256: Mapped[str] = mapped_column(default="")
     size: Mapped[int] = mapped_column(BigInteger)

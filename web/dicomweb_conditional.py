@@ -40,7 +40,7 @@ def conditional(
 def _tag(request: Request, archive: Archive, found: Sequence[Instance]) -> str:
     digest = hashlib.sha256()
     asked = (archive.version, archive.base(request), request.scope["path"], request.headers.get("accept", ""))
-    for text in (*asked, *(part for one in found for part in (one.sop_uid, one.sha256))):
+    for text in (*asked, *(part for one in found for part in (one.sop_uid, one.file_key))):
         digest.update(text.encode("utf-8", "replace") + b"\0")
     digest.update(request.scope["query_string"])
     return f'"{digest.hexdigest()[:32]}"'

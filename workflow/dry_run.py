@@ -102,14 +102,13 @@ def studies_in(
             received, data = read_received(path)
             if caller is not None:
                 received = replace(received, caller=caller, source=f"dicom:{caller}")
-            described = describe(data, received, timezone)
+            arrival = describe(data, received, timezone)
         except (ObjectNotStorable, OSError):
             not_dicom += 1
             continue
         finally:
             progress()
-        arrival = described.arrival
-        if described.says_own or arrival.kind is not InstanceKind.IMAGE:
+        if arrival.kind is not InstanceKind.IMAGE:
             not_images += 1
             continue
         images.setdefault(arrival.study_uid, {}).setdefault(arrival.sop_uid, (arrival, _instance(arrival, path)))

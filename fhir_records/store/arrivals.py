@@ -10,12 +10,14 @@ import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ARRAY, ColumnElement, Text, any_, delete, func, insert, literal, select, tuple_, union, update
+from sqlalchemy import ARRAY, ColumnElement, Text, any_, delete, func, literal, select, tuple_, union, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from fhir_records import tables
 from fhir_records.model import Equipment, InstanceKind, Standing
+from fhir_records.store.copying import copy_rows
+from fhir_records.store.digests import Digests
 from fhir_records.store.equipment import record_equipment
 from fhir_records.store.patients import PatientIdentity, Settled, check_study_patient, settle_patients
 
@@ -53,9 +55,7 @@ class Arrival:
     rows: int | None
     columns: int | None
     file_key: str
-    sha256: str  # of the whole file
     demographics_sha256: str
-    pixels_sha256: str
     size: int  # bytes
     source: str  # "dicom:AE" or "orthanc:NAME"
     caller: str  # calling AE title
@@ -73,7 +73,7 @@ class Twin:
     file_key: str
     transfer_syntax_uid: str
     demographics_sha256: str
-    pixels_sha256: str
+    digests: Digests
 
 
 def own_uids(session: Session, sop_uids: Iterable[str]) -> frozenset[str]:
@@ -95,12 +95,13 @@ def twins(session: Session, sop_uids: Iterable[str]) -> Mapping[str, Sequence[Tw
             tables.Instance.file_key,
             tables.Instance.transfer_syntax_uid,
             tables.Instance.demographics_sha256,
+            tables.Instance.sha256,
             tables.Instance.pixels_sha256,
         ).where(_among(tables.Instance.sop_uid, sop_uids))
     ).all()
     found: dict[str, list[Twin]] = {}
     for row in sorted(rows, key=lambda row: (row.standing != Standing.CURRENT, row.id)):
-        found.setdefault(row.sop_uid, []).append(Twin(*row[1:]))
+        found.setdefault(row.sop_uid, []).append(Twin(*row[1:6], Digests(row.sha256, row.pixels_sha256)))
     return found
 
 
@@ -125,11 +126,15 @@ def record_arrivals(session: Session, arrived: Sequence[tuple[Arrival, Standing]
         return
     studies = _studies(session, [arrival for arrival, _ in arrived], now)
     checked: set[tuple[str, PatientIdentity]] = set()
+    told: set[tuple[object, ...]] = set()
     made_with: dict[tuple[int, str], Equipment] = {}
     for arrival, standing in arrived:
-        study = studies[arrival.study_uid]
-        if arrival.kind is InstanceKind.OWN:
+        # Most say of their study what the one before said.
+        says = _says_of_study(arrival, standing)
+        if arrival.kind is InstanceKind.OWN or says in told:
             continue
+        told.add(says)
+        study = studies[arrival.study_uid]
         if (arrival.study_uid, arrival.patient) not in checked:
             check_study_patient(session, study, arrival.patient)
             checked.add((arrival.study_uid, arrival.patient))
@@ -141,22 +146,26 @@ def record_arrivals(session: Session, arrived: Sequence[tuple[Arrival, Standing]
                 made_with.setdefault((study.id, arrival.series_uid), arrival.equipment)
     session.flush()
     record_equipment(session, made_with)
-    session.execute(
-        insert(tables.Instance), [_row(studies[arrival.study_uid], arrival, standing) for arrival, standing in arrived]
+    ids = {uid: study.id for uid, study in studies.items()}
+    copy_rows(
+        session,
+        tables.Instance,
+        _COLUMNS,
+        (_row(ids[arrival.study_uid], arrival, standing) for arrival, standing in arrived),
     )
 
 
-def replace_file(session: Session, instance_id: int, arrival: Arrival) -> None:
+def replace_file(session: Session, instance_id: int, arrival: Arrival, digests: Digests) -> None:
     """Let an instance whose file is lost stand on a new copy of the same object."""
     session.execute(
         update(tables.Instance)
         .where(tables.Instance.id == instance_id)
         .values(
             file_key=arrival.file_key,
-            sha256=arrival.sha256,
+            sha256=digests.sha256,
             size=arrival.size,
             transfer_syntax_uid=arrival.transfer_syntax_uid,
-            pixels_sha256=arrival.pixels_sha256,
+            pixels_sha256=digests.pixels_sha256,
             missing_since=None,
         )
     )
@@ -282,27 +291,51 @@ def _fill_in(study: tables.Study, arrival: Arrival) -> None:
         study.modalities = sorted({*study.modalities, arrival.modality})
 
 
-def _row(study: tables.Study, arrival: Arrival, standing: Standing) -> dict[str, object]:
-    return {
-        "study_id": study.id,
-        "series_uid": arrival.series_uid,
-        "sop_uid": arrival.sop_uid,
-        "sop_class_uid": arrival.sop_class_uid,
-        "transfer_syntax_uid": arrival.transfer_syntax_uid,
-        "kind": arrival.kind,
-        "standing": standing,
-        "modality": arrival.modality,
-        "series_number": arrival.series_number,
-        "series_description": arrival.series_description,
-        "instance_number": arrival.instance_number,
-        "number_of_frames": arrival.number_of_frames,
-        "rows": arrival.rows,
-        "columns": arrival.columns,
-        "file_key": arrival.file_key,
-        "sha256": arrival.sha256,
-        "demographics_sha256": arrival.demographics_sha256,
-        "pixels_sha256": arrival.pixels_sha256,
-        "size": arrival.size,
-        "source": arrival.source,
-        "received_at": arrival.received_at,
-    }
+def _says_of_study(arrival: Arrival, standing: Standing) -> tuple[object, ...]:
+    """All that an arrival says of its study, and of its series."""
+    return (
+        arrival.study_uid,
+        arrival.patient,
+        standing,
+        arrival.kind,
+        arrival.accession_number,
+        arrival.study_description,
+        arrival.started_at,
+        arrival.modality,
+        arrival.caller,
+        arrival.series_uid,
+    )
+
+
+_COLUMNS = (
+    "study_id", "series_uid", "sop_uid", "sop_class_uid", "transfer_syntax_uid", "kind", "standing", "modality",
+    "series_number", "series_description", "instance_number", "number_of_frames", "rows", "columns", "file_key",
+    "sha256", "demographics_sha256", "pixels_sha256", "size", "source", "received_at",
+)  # fmt: skip
+
+
+def _row(study_id: int, arrival: Arrival, standing: Standing) -> tuple[object, ...]:
+    """The values of `_COLUMNS`."""
+    return (
+        study_id,
+        arrival.series_uid,
+        arrival.sop_uid,
+        arrival.sop_class_uid,
+        arrival.transfer_syntax_uid,
+        arrival.kind.value,
+        standing.value,
+        arrival.modality,
+        arrival.series_number,
+        arrival.series_description,
+        arrival.instance_number,
+        arrival.number_of_frames,
+        arrival.rows,
+        arrival.columns,
+        arrival.file_key,
+        "",  # the file is hashed later
+        arrival.demographics_sha256,
+        "",
+        arrival.size,
+        arrival.source,
+        arrival.received_at,
+    )

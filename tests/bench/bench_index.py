@@ -19,7 +19,8 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from sqlalchemy import text
 
 from deploy.embedded_postgres import EmbeddedPostgres
-from dicom_listener.handover import Opened, Stored
+from dicom_listener.examination import Examination
+from dicom_listener.handover import Opened, Seen, Stored
 from dicom_listener.index_keeper import IndexKeeper, utc_now
 from dicom_listener.received import file_header
 from dicom_listener.settings import ListenerSettings
@@ -37,8 +38,8 @@ def template() -> Dataset:
     return image(Rows=256, Columns=256, PixelData=bytes(range(256)) * 512)
 
 
-def put(spool: Spool, ds: Dataset, objects: int) -> list[str]:
-    """Store so many objects of new studies; their keys."""
+def put(spool: Spool, ds: Dataset, objects: int) -> list[tuple[str, Seen]]:
+    """Store so many objects of new studies; their keys, and what an acceptor sees of them."""
     keys, study_uid = [], ""
     for number in range(objects):
         if number % _STUDY_IMAGES == 0:
@@ -46,7 +47,12 @@ def put(spool: Spool, ds: Dataset, objects: int) -> list[str]:
         ds = copy.copy(ds)
         ds.StudyInstanceUID, ds.SOPInstanceUID, ds.InstanceNumber = study_uid, generate_uid(), number
         how = received(ds, received_at=utc_now())
-        keys.append(spool.store([file_header(how), encoded(ds, ExplicitVRLittleEndian)], how.received_at).key)
+        head, data = file_header(how), encoded(ds, ExplicitVRLittleEndian)
+        examination = Examination(ExplicitVRLittleEndian)
+        examination.feed(data)
+        examination.finish()
+        told = ExplicitVRLittleEndian, how.caller, how.received_at, examination.header, examination.pixels
+        keys.append((spool.store([head, data], how.received_at).key, Seen(len(head) + len(data), *told)))
     return keys
 
 
@@ -80,7 +86,7 @@ def fill(database: Database, rows: int) -> None:
         connection.exec_driver_sql("VACUUM ANALYZE")
 
 
-def rate(database: Database, spool: Spool, keys: list[str]) -> tuple[float, float]:
+def rate(database: Database, spool: Spool, keys: list[tuple[str, Seen]]) -> tuple[float, float]:
     """Objects a second from note to row, and milliseconds of this process's time for each."""
     keeper = IndexKeeper(ListenerSettings(), database, spool)
     keeper._backlog = False
@@ -89,8 +95,8 @@ def rate(database: Database, spool: Spool, keys: list[str]) -> tuple[float, floa
     keeper.tell(Opened(association))
     keeper.settled(10)
     begun, cpu = time.perf_counter(), time.process_time()
-    for key in keys:
-        keeper.tell(Stored(key, association.id))
+    for key, seen in keys:
+        keeper.tell(Stored(key, association.id, seen))
     if not keeper.settled(600):
         raise SystemExit("the index did not follow within ten minutes")
     took, cpu = time.perf_counter() - begun, time.process_time() - cpu

@@ -23,6 +23,7 @@ import structlog
 from sqlalchemy import create_engine, select, text
 
 from deploy.embedded_postgres import EmbeddedPostgres
+from dicom_listener.hashing import Hashing
 from dicom_listener.index import Index
 from dicom_listener.index_keeper import IndexKeeper
 from dicom_listener.received import split_file
@@ -153,11 +154,13 @@ class _Loss:
                 return ["the index did not come to rest"]
         finally:
             keeper.stop()
+        Hashing(self._database, self._spool).catch_up()
         return [*self._objects(account), *self._files(), *self._aside()]
 
     def _read(self, keys: list[str]) -> None:
         index = Index(self._database, self._spool, clock=self._recording.clock)
         index.add_files([(key, None) for key in keys if self._spool.path(key).is_file()])
+        Hashing(self._database, self._spool).catch_up()
 
     def _objects(self, account: Account) -> Iterator[str]:
         """What was answered with success is there and known; what was not is so, too, or nowhere."""

@@ -22,15 +22,16 @@ SELECT (args->>'revision_id')::bigint, count(*) FROM procrastinate_jobs WHERE ar
 
 
 def settled(stand: Stand, ledger: Ledger) -> bool:
-    """Whether nothing is under way any more: all is in the index, no study is open, no association leased."""
+    """Whether nothing is under way any more: all is indexed and hashed, no study is open, no association leased."""
     with stand.database.session() as session:
         rows = session.scalar(select(func.count(tables.Instance.sop_uid.distinct()))) or 0
         open_studies = session.scalar(
             select(func.count()).select_from(tables.Study).where(tables.Study.open_since.is_not(None))
         )
         leases = session.scalar(select(func.count()).select_from(tables.AssociationLease))
+        unhashed = session.scalar(select(func.count(tables.Instance.id)).where(tables.Instance.sha256 == ""))
         unknown = len(set(stand.spool.object_keys()) ^ set(session.scalars(select(tables.Instance.file_key))))
-    return rows == len(ledger.acknowledged) and not open_studies and not leases and not unknown
+    return rows == len(ledger.acknowledged) and not (open_studies or leases or unknown or unhashed)
 
 
 def faults(stand: Stand, ledger: Ledger) -> list[str]:

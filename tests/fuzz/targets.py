@@ -56,7 +56,7 @@ def index_entry(data: bytes) -> None:
     """What the index would keep of a data set: strings that a database takes, numbers that fit."""
     for syntax in SYNTAXES:
         with suppress(ObjectNotStorable):
-            arrival = describe(data, _received(syntax), dt.UTC).arrival
+            arrival = describe(data, _received(syntax), dt.UTC)
             for text in (arrival.study_uid, arrival.patient.name, arrival.study_description, arrival.modality):
                 assert "\0" not in text
                 text.encode()  # no surrogates

@@ -113,6 +113,7 @@ def test_what_an_association_stored_is_in_the_index_and_in_the_trail(
     keeper.tell(Opened(association))  # told again, as after a restart
     keeper.tell(_ended(association))
     assert keeper.settled(20)
+    assert keeper.hashed(20)
     rows = _instances(database)
     assert {row.sop_uid for row in rows} == {ds.SOPInstanceUID for ds in objects}
     for row in rows:
@@ -378,6 +379,7 @@ def test_missing_files_are_marked_and_come_back(start: Start, database: Database
     one, two = image(), image()
     _tell(keeper, spool, one, two)
     assert keeper.settled(20)
+    assert keeper.hashed(20)
     rows = {row.sop_uid: row for row in _instances(database)}
     first, second = rows[one.SOPInstanceUID], rows[two.SOPInstanceUID]
     content = spool.path(first.file_key).read_bytes()
@@ -408,12 +410,11 @@ def test_own_objects_and_reports_open_no_study(start: Start, database: Database,
 
 
 def test_other_doors_index_at_once(database: Database, spool: Spool) -> None:
-    """`Index.add` tells what became of an object before it returns."""
+    """`Index.add_files` tells what became of an object before it returns."""
     index, ds = Index(database, spool, clock=utc_now), image()
     outcomes = []
     for _ in range(2):
-        filing = index.read_file(_put(spool, ds))
-        outcomes.append(index.add(filing.described, filing.file))
+        outcomes += index.add_files([(_put(spool, ds), None)])
     assert outcomes == [Indexing.NEW, Indexing.SAME]
 
 

@@ -23,6 +23,7 @@ from sqlalchemy import func, select
 
 from dicom_listener.arrivals import CompletionRules, complete_due_studies
 from dicom_listener.association import Listener
+from dicom_listener.hashing import Hashing
 from dicom_listener.index import Index
 from dicom_listener.received import read_received, split_file
 from dicom_listener.reconciler import reconcile, reindex_all
@@ -124,6 +125,8 @@ def test_series_sent_by_storescu_is_stored_and_indexed(start: Start, database: D
     assert echoscu(HOST, listener.port).status == 0
     run = storescu([test_data / "dicom" / "philips_brain_mr"], HOST, listener.port)
     assert run.status == 0, run.output[-2000:]
+    _settle()
+    assert listener.keeper.hashed(20)
     rows = _instances(database)
     assert len(rows) == 170
     assert {row.kind for row in rows} == {InstanceKind.IMAGE}
@@ -549,6 +552,7 @@ def test_index_is_rebuilt_from_the_files(start: Start, database: Database, spool
     _stop(listener)
 
     def facts() -> list[Any]:
+        assert Hashing(database, spool).catch_up()
         return [
             (row.file_key, row.sha256, row.standing, row.kind, row.source, row.received_at, row.study_id)
             for row in sorted(_instances(database), key=lambda row: row.file_key)
@@ -576,6 +580,7 @@ def test_rows_without_files_are_counted_and_healed_by_the_sender(
     """A lost file is seen; the same object sent again takes its place."""
     listener, ds = start(), image()
     _send(listener, ds)
+    assert listener.keeper.hashed(20)
     (row,) = _instances(database)
     spool.remove(row.file_key)
     assert reconcile(listener.index).missing == 1

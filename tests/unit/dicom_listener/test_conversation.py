@@ -289,7 +289,10 @@ def test_fragments_of_any_kind_make_the_same_object(meet: Callable[..., Peer], w
     peer.release()
     opened, note, ended = peer.notes
     assert isinstance(opened, Opened)
-    assert note == Stored(key, opened.association.id)
+    assert isinstance(note, Stored)
+    assert (note.key, note.association_id) == (key, opened.association.id)
+    assert note.seen is not None
+    assert (note.seen.size, note.seen.received_at) == (peer.spool.path(key).stat().st_size, received.received_at)
     assert isinstance(ended, Ended)
     assert (ended.association, ended.ending, ended.stored, ended.refused) == (
         opened.association,

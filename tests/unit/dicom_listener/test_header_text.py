@@ -29,8 +29,8 @@ def test_both_ways_agree_on_every_file_of_the_test_data(test_data: Path, monkeyp
             data, encoding = inflated(content, syntax), encoding_of(syntax)
             monkeypatch.setattr(module, "_plain_values", quick)
             first = header_text(data, encoding)
-            found = sought(data, encoding, module._SOUGHT)
-            taken += encoding.little_endian and quick(data, encoding, found) is not None
+            picked = [bytes(data[one.offset : one.end]) for one in sought(data, encoding, module.TAGS)]
+            taken += encoding.little_endian and quick(b"".join(picked), encoding.implicit_vr) is not None
             monkeypatch.setattr(module, "_plain_values", lambda *_: None)
             second = header_text(data, encoding)
         except ObjectNotStorable:

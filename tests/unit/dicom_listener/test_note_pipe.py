@@ -9,7 +9,7 @@ import uuid
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dicom_listener.handover import Ended, Ending, Note, Opened, Quarantined, Rejected, Stored
+from dicom_listener.handover import Ended, Ending, Note, Opened, Quarantined, Rejected, Seen, Stored
 from dicom_listener.note_pipe import NoteReader, NoteWriter, decode, encode, make_pipe
 from fhir_records.store.associations import OpenAssociation
 
@@ -87,16 +87,35 @@ def test_full_pipe_drops_and_says_so_when_there_is_room_again() -> None:
     """Nobody waits for a reader that does not read; that notes are missing is told before the next one."""
     reading, writing = make_pipe()
     writer, heard, open_ = NoteWriter(writing), Heard(), association()
-    for number in range(30_000):
+    for number in range(100_000):
         writer.tell(Stored(f"objects/{number}", open_.id))
     reader = reader_of(reading, heard)
     reader.read()
-    assert 5_000 < len(heard.notes) < 30_000
+    assert 5_000 < len(heard.notes) < 100_000
     assert heard.looks == 0
     writer.tell(Stored("last", open_.id))
     reader.read()
     assert heard.looks == 1
     assert heard.notes[-1] == Stored("last", open_.id)
+
+
+def test_pipe_without_room_for_all_that_was_seen_takes_the_key() -> None:
+    """What no longer fits with its header is told without it, and nothing counts as lost."""
+    reading, writing = make_pipe()
+    writer, heard, open_ = NoteWriter(writing), Heard(), association()
+    seen = Seen(5, "1.2.840.10008.1.2.1", "CT1", NOW, b"x" * 3000, None)
+    notes = [Stored(f"objects/{number}", open_.id, seen) for number in range(2000)]
+    for note in notes:
+        writer.tell(note)
+        if writer._dropped:
+            break
+    reader = reader_of(reading, heard)
+    reader.read()
+    told = [note for note in heard.notes if isinstance(note, Stored)]
+    assert told[0] == notes[0]
+    assert told[-1].seen is None
+    assert [note.key for note in told] == [note.key for note in notes[: len(told)]]
+    assert heard.looks == 0
 
 
 def test_acceptor_that_dies_leaves_no_association_open() -> None:

@@ -11,16 +11,16 @@ from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
 from dicom_listener.bounded import Bounds
-from dicom_listener.description import describe
+from dicom_listener.digests import digests_of
 from dicom_listener.received import file_header
 from dicom_listener.sameness import Comparer, Sameness
-from tests.unit.dicom_listener.objects import RECEIVED_AT, as_file, encoded, image, received
+from tests.unit.dicom_listener.objects import as_file, encoded, image, received
 
 
 def _stored(folder: Path, name: str, ds: Dataset, syntax: str) -> tuple[Path, str]:
     path, data = folder / name, encoded(ds, syntax)
     path.write_bytes(file_header(received(ds, syntax)) + data)
-    return path, describe(data, received(ds, syntax), RECEIVED_AT.tzinfo).arrival.pixels_sha256  # type: ignore[arg-type]
+    return path, digests_of(path).pixels_sha256
 
 
 def _compared(folder: Path, one: Dataset, two: Dataset, syntaxes: tuple[str, str]) -> Sameness:

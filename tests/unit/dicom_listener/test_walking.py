@@ -62,7 +62,7 @@ def test_pieces_of_any_size_come_to_the_same(syntax: str, cuts: list[int]) -> No
     whole = {element.tag: element for element in elements(data, encoding_of(syntax))}
     walker = walked(data, syntax, cuts)
     uid = whole[SOP_INSTANCE]
-    assert walker.values[SOP_INSTANCE].content == data[uid.value : uid.end]
+    assert walker.content(SOP_INSTANCE) == data[uid.value : uid.end]
     assert walker.pixels == next((whole[tag] for tag in PIXEL_TAGS if tag in whole), None)
 
 
@@ -124,7 +124,8 @@ def test_little_is_kept_of_a_huge_value() -> None:
     walker.feed(struct.pack("<HHL", 0x0008, 0x0018, 2**32 - 2))
     for _ in range(100):
         walker.feed(bytes(2**20))
-    assert walker.values == {}
+    assert walker.kept == {}
+    assert walker.missed
     assert len(walker._rest) == 0
     with pytest.raises(ObjectNotStorable, match="ends early"):
         walker.finish()
