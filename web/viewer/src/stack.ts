@@ -1,5 +1,5 @@
 // The picture itself: one Cornerstone3D stack viewport with its tools. Nothing else touches Cornerstone.
-import { Enums, RenderingEngine, cache, eventTarget, init as initCore, utilities, type Types } from '@cornerstonejs/core';
+import { Enums, RenderingEngine, cache, eventTarget, getShouldUseCPURendering, init as initCore, utilities, type Types } from '@cornerstonejs/core';
 import { init as initLoader, wadors, type Types as LoaderTypes } from '@cornerstonejs/dicom-image-loader';
 import {
   Enums as ToolEnums,
@@ -180,8 +180,7 @@ export class Stack {
     if (picture === undefined || picture === null) return null;
     const [column, row] = utilities.transformWorldToIndexContinuous(picture.imageData, this.viewport.canvasToWorld([x, y]));
     const [columns, rows] = picture.dimensions;
-    // Cornerstone counts from the first pixel's middle, DICOM from its corner.
-    return { column: (column ?? 0) + 0.5, row: (row ?? 0) + 0.5, columns, rows };
+    return { column: (column ?? 0) + this.half, row: (row ?? 0) + this.half, columns, rows };
   }
 
   /** Where the frame lies on the element; null while there is none. */
@@ -190,7 +189,7 @@ export class Stack {
     if (picture === undefined || picture === null) return null;
     const [columns, rows] = picture.dimensions;
     const at = (column: number, row: number): [number, number] => {
-      const world = utilities.transformIndexToWorld(picture.imageData, [column - 0.5, row - 0.5, 0]) as Types.Point3;
+      const world = utilities.transformIndexToWorld(picture.imageData, [column - this.half, row - this.half, 0]) as Types.Point3;
       const [x, y] = this.viewport.worldToCanvas(world);
       return [x, y];
     };
@@ -203,6 +202,14 @@ export class Stack {
     const [panX, panY] = viewport.getPan();
     const untouched = Math.abs(viewport.getZoom() - 1) < UNTOUCHED && Math.hypot(panX, panY) < UNTOUCHED;
     this.engine.resize(true, !untouched);
+  }
+
+  /**
+   * What Cornerstone's places of pixels lack to DICOM's, which begin at the corner of the first pixel (PS3.3 C.18.6.1.2).
+   * Drawn by WebGL they begin at its middle, drawn by the processor at its corner.
+   */
+  private get half(): number {
+    return getShouldUseCPURendering() ? 0 : 0.5;
   }
 
   private get viewport(): Types.IStackViewport {
