@@ -45,6 +45,9 @@ class Layout:
     multi_frame: bool = False
 
 
+_STRAIGHT = Layout()
+
+
 def mass_on(number: int) -> Mask:
     """An F, which no turning or mirroring leaves as it is, on all but the last slice; further down each time."""
     mask = np.zeros((ROWS, COLUMNS), bool)
@@ -65,7 +68,7 @@ def oedema_on(number: int) -> Mask:
     return mask
 
 
-def outlined_study(session: Session, number: int, layout: Layout = Layout()) -> seed.Seeded:  # noqa: B008 -- frozen
+def outlined_study(session: Session, number: int, layout: Layout = _STRAIGHT) -> seed.Seeded:
     """A study that was read by a model that outlines."""
     study = seed.add_study(session, number, images=1 if layout.multi_frame else SLICES)
     _size(session, study, layout)
@@ -91,7 +94,7 @@ def outlined_study(session: Session, number: int, layout: Layout = Layout()) -> 
     return seed.Seeded(study.id, study.study_uid, read.id, result.id)
 
 
-def write_images(root: Path, session: Session, study: seed.Seeded, layout: Layout = Layout()) -> None:  # noqa: B008
+def write_images(root: Path, session: Session, study: seed.Seeded, layout: Layout = _STRAIGHT) -> None:
     """The files of the study's images: dark, and bright where the mass is."""
     row = session.get_one(tables.Study, study.study_id)
     instances = session.scalars(
@@ -126,9 +129,7 @@ def _size(session: Session, study: tables.Study, layout: Layout) -> None:
     session.flush()
 
 
-def _segment(
-    label: str, code: Code, colour: tuple[int, int, int], masks: Sequence[Mask], number: int
-) -> SegmentVolume:
+def _segment(label: str, code: Code, colour: tuple[int, int, int], masks: Sequence[Mask], number: int) -> SegmentVolume:
     volume = float(sum(mask.sum() for mask in masks)) * SPACING[0] * SPACING[1] * THICK
     return SegmentVolume(
         label=label,

@@ -61,7 +61,6 @@ class Asked:
         cell["before"] = before
         return f"/admin/agreement?{urlencode({**told, **{key: value for key, value in cell.items() if value}})}"
 
-
     def page(self, before: str = "") -> str:
         """Another page of the same list of disagreements."""
         return f"{self.address(self.machine, None if self.rejected else self.person, before)}#disagreements"

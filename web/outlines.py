@@ -1,4 +1,4 @@
-"""What models outlined, for the viewer to lay over the images: the segments of the findings that stand, and their masks.
+"""What models outlined, for the viewer to lay over images: the segments of the findings that stand, and their masks.
 
 The masks are those that were stored with the read; nothing is computed here. A finding that a person corrected or
 rejected has none: they were the machine's.

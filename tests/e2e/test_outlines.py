@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 from scipy import ndimage
 
+from fhir_records.store.outlines import outlines_of
 from tests import outlined
 from tests.e2e.conftest import Site, Visitor
 from tests.e2e.stage import PROCESSOR, WAIT_MS, WEBGL, Pixels, Stage, open_study
@@ -33,10 +35,15 @@ class Look:
     """How a browser draws."""
 
     options: tuple[str, ...]
+    exact: float  # pixels of the screen that the line may be off by
     ratio: float = 1.0  # of the screen's pixels to CSS pixels
 
 
-LOOKS = {"webgl": Look(WEBGL), "processor": Look(PROCESSOR), "fine": Look(WEBGL, 1.5)}
+LOOKS = {
+    "webgl": Look(WEBGL, exact=0.25),
+    "processor": Look(PROCESSOR, exact=0.5),  # draws pixels of the image without mixing them, which moves their edges
+    "fine": Look(WEBGL, exact=0.75, ratio=1.5),  # a canvas has whole pixels, which the stage of such a screen has not
+}
 
 
 @pytest.fixture
@@ -104,7 +111,7 @@ def within_middle_of_line(laid: Pixels) -> Grey:
     return within
 
 
-def assert_around(bare: Pixels, laid: Pixels, ratio: float = 1.0) -> None:
+def assert_around(bare: Pixels, laid: Pixels, look: Look) -> None:
     """The line lies on the edge of what is bright: as large, in the same place, and nowhere far from it."""
     line = line_of(bare, laid, outlined.MASS_COLOUR)
     truth = brightness(bare)
@@ -115,37 +122,38 @@ def assert_around(bare: Pixels, laid: Pixels, ratio: float = 1.0) -> None:
     gap = ndimage.distance_transform_edt(~line)[edge].max()  # from the edge to the line
     stray = ndimage.distance_transform_edt(~edge)[line].max()  # … and from the line to the edge
     print(f"off {off:.2f} px, size {size:.4f}, gap {gap:.2f} px, stray {stray:.2f} px")
-    assert off < (0.25 if ratio == 1 else 0.75)  # a canvas has whole pixels, which the stage of a fine screen has not
+    assert off < look.exact
     assert size == pytest.approx(1, abs=0.012)
-    assert gap <= 2 * ratio
-    assert stray <= 3 * ratio
+    assert gap <= 2 * look.ratio
+    assert stray <= 4 * look.ratio
 
 
 @pytest.mark.parametrize(
     ("layout", "look"),
-    [(layout, "webgl") for layout in LAYOUTS] + [("straight", "processor"), ("multi-frame", "processor"), ("oblique", "fine")],
+    [(layout, "webgl") for layout in LAYOUTS]
+    + [("straight", "processor"), ("multi-frame", "processor"), ("oblique", "fine")],
 )
 def test_the_line_lies_where_the_image_shows_it_on_every_slice(
     open_layout: Callable[[str, str], Stage], layout: str, look: str
 ) -> None:
     """On each slice the line lies around what is bright there, zoomed and moved too; on the last one is none."""
-    stage, ratio = open_layout(layout, look), LOOKS[look].ratio
+    stage, how = open_layout(layout, look), LOOKS[look]
     bare, laid = switched_on(stage)
-    assert_around(bare, laid, ratio)
+    assert_around(bare, laid, how)
     for number in (2, 3):
         stage.page.locator(".wv-viewport").focus()
         stage.page.keyboard.press("ArrowDown")
         stage.of_slice(number)
         with_line = stage.pixels()
         stage.button("Outline")
-        assert_around(stage.pixels(), with_line, ratio)
+        assert_around(stage.pixels(), with_line, how)
         stage.button("Outline")
     for tool, by_x, by_y in (("Zoom", 0, 31), ("Pan", -73, 27)):
         stage.button(tool)
         stage.drag(by_x, by_y)
     with_line = stage.pixels()
     stage.button("Outline")
-    assert_around(stage.pixels(), with_line, ratio)
+    assert_around(stage.pixels(), with_line, how)
     assert "Zoom 100 %" not in stage.page.locator(".wv-bottom-right").inner_text()
     stage.button("Outline")
     stage.page.locator(".wv-viewport").focus()
@@ -190,7 +198,9 @@ def test_two_segments_are_told_apart_without_colour_and_hidden_one_by_one(
     _, parts = ndimage.label(line_of(bare, both, DASHED), np.ones((3, 3)))
     _, whole = ndimage.label(line_of(bare, both, outlined.MASS_COLOUR), np.ones((3, 3)))
     assert whole == 1 and parts > 20
-    dashes = page.locator(".wv-swatch path").evaluate_all("lines => lines.map(l => getComputedStyle(l).strokeDasharray)")
+    dashes = page.locator(".wv-swatch path").evaluate_all(
+        "lines => lines.map(l => getComputedStyle(l).strokeDasharray)"
+    )
     assert dashes[0] == "none" != dashes[1]
     names = page.locator(".wv-entry").all_inner_texts()
     assert [name.split(" ")[0] for name in names] == ["mass", "oedema"] and all(name.endswith(" mL") for name in names)
@@ -260,7 +270,12 @@ def test_the_page_is_whole_with_outlines_on_every_screen(site: Site, visit: Call
     with site.database.session() as session:
         site.study = outlined.outlined_study(session, 1)
         outlined.write_images(site.spool, session, site.study)
-    for look, width, dark in (("wide", 1400, False), ("wide-dark", 1400, True), ("narrow", 400, False), ("narrow-dark", 400, True)):
+    for look, width, dark in (
+        ("wide", 1400, False),
+        ("wide-dark", 1400, True),
+        ("narrow", 400, False),
+        ("narrow-dark", 400, True),
+    ):
         visitor = visit(site, width=width, dark=dark)
         visitor.log_in()
         visitor.page.goto(f"{site.url}/studies/{site.study.study_uid}")
@@ -299,7 +314,9 @@ def test_what_a_real_model_outlined_lies_on_its_mask(
 
 def _open(page: Page, site: Site, study_uid: str) -> None:
     site.study = outlined.seed.Seeded(0, study_uid)
-    page.add_init_script("document.addEventListener('wetread:shown', () => document.documentElement.dataset.shown = '')")
+    page.add_init_script(
+        "document.addEventListener('wetread:shown', () => document.documentElement.dataset.shown = '')"
+    )
     page.goto(f"{site.url}/login")
     page.get_by_label("Username").fill("radiologist")
     page.get_by_label("Password").fill("correct horse battery")
@@ -310,10 +327,6 @@ def _open(page: Page, site: Site, study_uid: str) -> None:
 
 def stored_mask(study: OutlinedStudy, number: int) -> npt.NDArray[np.bool_]:
     """The mask of the mass on the image with this instance number."""
-    import zlib
-
-    from fhir_records.store.outlines import outlines_of
-
     with study.database.session() as session:
         kept = outlines_of(session, study.read_id)
     assert kept is not None

@@ -93,7 +93,14 @@ def test_disagreements_are_paged_and_the_filters_stay(enter: Enter, database: Da
         for number in range(120):
             corrected = answer(session, at=at)
             # Three at a time share the instant of signing.
-            sign(session, corrected, Act.CORRECT, label="notumor", note=f"No. {number}.", at=at + dt.timedelta(hours=number // 3))
+            sign(
+                session,
+                corrected,
+                Act.CORRECT,
+                label="notumor",
+                note=f"No. {number}.",
+                at=at + dt.timedelta(hours=number // 3),
+            )
         sign(session, answer(session, at=at), Act.CORRECT, label="meningioma", note="Another cell.")
         sign(session, answer(session, at=at - dt.timedelta(days=9)), Act.CORRECT, label="notumor", note="Other days.")
     client = enter()
