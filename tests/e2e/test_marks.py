@@ -71,7 +71,7 @@ def yellow(stage: Stage, box: tuple[float, float, float, float]) -> float:
 def test_what_is_marked_on_a_frame_stands_there_for_whoever_comes_later(
     opened: Callable[[Role, int], Stage], site: Site
 ) -> None:
-    """The numbers are those of what is marked, in the frame's pixels; a clinician sees it at once, on that frame alone."""
+    """The numbers are those of what is marked, in the frame's pixels; a clinician sees it at once, there alone."""
     stage = opened(Role.RADIOLOGIST, 1)
     page = stage.page
     page.locator(".wv-viewport").focus()

@@ -32,7 +32,10 @@ export class Outlines {
   ) {
     layout.outlineLayer.append(this.group);
     layout.outline.addEventListener('click', () => this.toggle());
-    layout.fill.addEventListener('input', () => this.fill());
+    layout.fill.addEventListener('input', () => {
+      this.fill();
+      if (!this.shown) this.toggle(); // who sets how it looks wants to see it
+    });
     this.fill();
   }
 
@@ -111,13 +114,9 @@ export class Outlines {
     this.turn += 1;
     const { layout } = this;
     layout.outline.setAttribute('aria-pressed', String(this.shown));
-    layout.fill.disabled = !this.shown;
     this.group.replaceChildren();
     const here = this.shown ? this.onThisSlice() : [];
-    for (const one of this.drawn) {
-      one.box.disabled = !this.shown;
-      one.entry.classList.toggle('wv-here', here.includes(one));
-    }
+    for (const one of this.drawn) one.entry.classList.toggle('wv-here', here.includes(one));
     this.say(here);
     void this.draw(here.filter(({ box }) => box.checked), this.turn);
   }
@@ -178,7 +177,7 @@ export class Outlines {
   private entryOf(read: OutlinedRead, segment: Segment, checked: boolean): Drawn {
     const box = make('input', '', { type: 'checkbox' });
     box.checked = checked;
-    box.addEventListener('change', () => this.refresh());
+    box.addEventListener('change', () => (box.checked && !this.shown ? this.toggle() : this.refresh()));
     const entry = make('label', 'wv-entry', {}, box, swatch(segment), make('span', '', {}, segment.words));
     if (this.reads.length > 1) entry.append(make('span', 'wv-muted', {}, read.words));
     return { read, segment, entry, box };

@@ -57,7 +57,7 @@ export class Overlay {
     strip(layout.legendStrip);
     layout.map.addEventListener('click', () => this.toggleMap());
     layout.marks.addEventListener('click', () => this.toggleRegions());
-    layout.opacity.addEventListener('input', () => this.draw());
+    layout.opacity.addEventListener('input', () => (this.mapShown ? this.draw() : this.toggleMap())); // who sets it wants to see it
     layout.models.addEventListener('change', () => this.draw());
   }
 
@@ -106,7 +106,6 @@ export class Overlay {
     const { layout } = this;
     layout.map.setAttribute('aria-pressed', String(this.mapShown));
     layout.marks.setAttribute('aria-pressed', String(this.regionsShown));
-    layout.opacity.disabled = !this.mapShown;
     this.drawMap(frame);
     this.drawRegions(frame);
   }

@@ -80,6 +80,7 @@ export class Viewer {
     await this.openSeries(opening, keySeries === undefined ? undefined : first);
     await this.listKeyImages();
     await this.loadOverlays();
+    this.followAddress(); // of a link that was followed before there was anything to show
   }
 
   /** Ask what is to be laid over the images. Asked again when the finding changes, which may bring other key images. */
