@@ -3,7 +3,7 @@ import { make } from './layout';
 
 const KEYS: readonly (readonly [readonly string[], string])[] = [
   [['↑', '↓', '←', '→'], 'Previous or next slice'],
-  [['Page Up', 'Page Down'], 'Ten slices on'],
+  [['Page Up', 'Page Down'], 'Ten slices back or on'],
   [['Home', 'End'], 'First or last slice'],
   [['O'], 'What the model outlined, on or off'],
   [['M'], 'Map of where the model looked, on or off'],

@@ -33,7 +33,7 @@ export interface Layout {
   opacity: HTMLInputElement;
   models: HTMLSelectElement;
   marks: HTMLButtonElement;
-  outlined: HTMLElement; // the row of what the model outlined
+  outlined: HTMLElement; // what the model outlined: switch, legend and slider
   outline: HTMLButtonElement;
   fill: HTMLInputElement;
   legendList: HTMLElement;
@@ -94,14 +94,14 @@ export function buildLayout(): Layout {
   const keys = make('div', 'wv-group', { role: 'group', 'aria-label': 'Key images' });
   keys.hidden = true;
   const laid = make('div', 'wv-group wv-laid', { role: 'group', 'aria-label': 'Laid over the image' }, map, opacity, models, marks);
-  const answer = make('div', 'wv-keys', {}, keys, laid);
   const outline = button('outline', 'Outline', 'What the model outlined, laid over the image (O)');
   const fill = make('input', 'wv-opacity', {
     type: 'range', min: '0', max: '60', value: '0', title: 'How much the outlined area is filled', 'aria-label': 'How much the outlined area is filled',
   });
   const legendList = make('ul', 'wv-entries', { 'aria-label': 'What the model outlined, and its volume over all slices' });
-  const outlined = make('div', 'wv-outlined', { role: 'group', 'aria-label': 'Outlined by the model' }, outline, fill, legendList);
-  outlined.hidden = true;
+  const outlined = make('div', 'wv-outlined', { role: 'group', 'aria-label': 'Outlined by the model' }, outline, legendList, make('label', 'wv-fill', {}, 'Fill', fill));
+  outlined.hidden = outline.hidden = true;
+  const answer = make('div', 'wv-keys', {}, keys, outlined, laid);
 
   const viewport = make('div', 'wv-viewport', { role: 'img', tabindex: '0', 'aria-label': 'No image yet' });
   const mapLayer = make('canvas', 'wv-layer', { 'aria-hidden': 'true' });
@@ -140,7 +140,7 @@ export function buildLayout(): Layout {
   const next = button('next', 'Next slice', 'Next slice (arrow down)', true);
   const slices = make('div', 'wv-slices', {}, previous, slider, next, position);
 
-  const main = make('div', 'wv-main', {}, toolbar, answer, outlined, stage, slices);
+  const main = make('div', 'wv-main', {}, toolbar, answer, stage, slices);
   const root = make('div', 'wv', { role: 'group', 'aria-label': 'Image viewer' }, seriesPanel, main);
   return {
     root, seriesPanel, seriesList, tools, invert, reset, presets, map, opacity, models, marks,

@@ -48,9 +48,9 @@ export class Outlines {
     this.loading = null;
     this.trouble = '';
     this.drawn = reads.flatMap((read) => read.segments.map((segment) => this.entryOf(read, segment, !hidden.has(segment.key))));
-    const { legendList, outlined } = this.layout;
+    const { legendList, outline, outlined } = this.layout;
     legendList.replaceChildren(...this.drawn.map(({ entry }) => make('li', '', {}, entry)));
-    outlined.hidden = reads.length === 0;
+    outlined.hidden = outline.hidden = reads.length === 0;
     if (reads.length === 0) this.shown = false;
     if (this.shown) void this.load();
     this.refresh();
