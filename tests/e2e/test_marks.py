@@ -44,7 +44,7 @@ def edges(stage: Stage) -> tuple[float, float, float, float]:
     grey[:40] = grey[-60:] = 0  # words
     bright = grey > 128
     rows, columns = np.flatnonzero(bright.sum(axis=1) > 20), np.flatnonzero(bright.sum(axis=0) > 20)
-    return columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
 
 
 def numbers(stage: Stage) -> tuple[float, ...]:

@@ -51,6 +51,7 @@ export class Stack {
   private slices: readonly Slice[] = [];
   private wanted = 0;
   private drawn = -1;
+  private fitted = 1; // Cornerstone's figure of the zoom at which the image fills the element
 
   private constructor(
     private readonly engine: RenderingEngine,
@@ -96,6 +97,7 @@ export class Stack {
         slices.map((slice) => slice.imageId),
         index,
       );
+      this.fit();
       this.viewport.render();
     } catch (error) {
       this.fail(error);
@@ -158,13 +160,14 @@ export class Stack {
   /** Window, inversion, zoom and position as they were when the series was opened. */
   reset(): void {
     this.viewport.resetCamera();
+    this.fit();
     this.viewport.resetProperties();
     this.viewport.render();
     this.events.changed();
   }
 
   get zoom(): number {
-    return this.viewport.getZoom();
+    return this.viewport.getZoom() / this.fitted;
   }
 
   /** Smallest and largest value of the present image, or null while there is none; null for colour, too. */
@@ -200,8 +203,9 @@ export class Stack {
   resize(): void {
     const { viewport } = this;
     const [panX, panY] = viewport.getPan();
-    const untouched = Math.abs(viewport.getZoom() - 1) < UNTOUCHED && Math.hypot(panX, panY) < UNTOUCHED;
+    const untouched = Math.abs(this.zoom - 1) < UNTOUCHED && Math.hypot(panX, panY) < UNTOUCHED;
     this.engine.resize(true, !untouched);
+    if (untouched) this.fit();
   }
 
   /**
@@ -210,6 +214,11 @@ export class Stack {
    */
   private get half(): number {
     return getShouldUseCPURendering() ? 0 : 0.5;
+  }
+
+  /** The image fills the element now. Drawn by the processor, its zoom is that of the pixels, and not 1. */
+  private fit(): void {
+    this.fitted = getShouldUseCPURendering() ? this.viewport.getZoom() || 1 : 1;
   }
 
   private get viewport(): Types.IStackViewport {
