@@ -98,6 +98,7 @@ export class Stack {
         index,
       );
       this.fit();
+      this.events.changed();
       this.viewport.render();
     } catch (error) {
       this.fail(error);
@@ -205,7 +206,9 @@ export class Stack {
     const [panX, panY] = viewport.getPan();
     const untouched = Math.abs(this.zoom - 1) < UNTOUCHED && Math.hypot(panX, panY) < UNTOUCHED;
     this.engine.resize(true, !untouched);
-    if (untouched) this.fit();
+    if (!untouched) return;
+    this.fit();
+    this.events.changed();
   }
 
   /**
