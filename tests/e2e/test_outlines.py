@@ -42,9 +42,7 @@ class Look:
 
 LOOKS = {
     "webgl": Look(WEBGL, exact=0.25),
-    "processor": Look(
-        PROCESSOR, exact=0.5, drag=2
-    ),  # draws pixels of the image without mixing them, which moves their edges
+    "processor": Look(PROCESSOR, exact=0.5),  # draws the image's pixels unmixed, which moves their edges
     "fine": Look(WEBGL, exact=0.75, ratio=1.5),  # a canvas has whole pixels, which the stage of such a screen has not
 }
 
