@@ -19,6 +19,7 @@ from fhir_records.database import Database
 from fhir_records.errors import NotFound, QueryError
 from fhir_records.model import Role
 from fhir_records.store.agreement import agreement, disagreements, models_with_answers
+from fhir_records.store.cursors import cursor
 from fhir_records.weeks import week_words
 from web.agreement_plot import plot
 from web.auth import Auth, require_role
@@ -26,7 +27,7 @@ from web.pages import Pages
 
 MAY_LOOK = (Role.RADIOLOGIST, Role.ADMIN)
 WEEKS = 26  # that the page shows where no day is asked for
-LINES = 50  # disagreements
+LINES = 50  # disagreements of a page
 _LEVELS = 5  # shades of a cell
 
 
@@ -41,6 +42,7 @@ class Asked:
     machine: str = ""  # only disagreements with this answer of the model's
     person: str = ""  # … and this one of the person's
     rejected: bool = False
+    before: str = ""  # only disagreements behind this one: the pages after the first
 
     def query(self, zone: ZoneInfo) -> AgreementQuery:
         """The same in instants."""
@@ -52,11 +54,16 @@ class Asked:
             until=weeks.start_of(self.until + weeks.DAY, zone) if self.until else None,
         )
 
-    def address(self, machine: str = "", person: str | None = "") -> str:
-        """The page with only these disagreements listed; ``person`` None: the rejected ones."""
+    def address(self, machine: str = "", person: str | None = "", before: str = "") -> str:
+        """The page with only these disagreements listed, from ``before`` on; ``person`` None: the rejected ones."""
         told = {"model": self.model, "version": self.version, "from": self.since or "", "to": self.until or ""}
         cell = {"machine": machine, "person": person or "", "rejected": "true" if person is None else ""}
+        cell["before"] = before
         return f"/admin/agreement?{urlencode({**told, **{key: value for key, value in cell.items() if value}})}"
+
+    def page(self, before: str = "") -> str:
+        """Another page of the same list of disagreements."""
+        return f"{self.address(self.machine, None if self.rejected else self.person, before)}#disagreements"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +103,7 @@ def agreement_router(auth: Auth, pages: Pages, database: Database) -> APIRouter:
         machine: str = "",
         person: str = "",
         rejected: bool = False,
+        before: str = "",
     ) -> Response:
         with database.session() as session:
             known = models_with_answers(session)
@@ -103,7 +111,7 @@ def agreement_router(auth: Auth, pages: Pages, database: Database) -> APIRouter:
                 return pages.page(request, "agreement.html", known=known, found=None)
             name = _chosen(known, model, version)
             begin = _default_begin(zone) if since is None else _day(since)
-            asked = Asked(name, version, begin, _day(until), machine, person, rejected)
+            asked = Asked(name, version, begin, _day(until), machine, person, rejected, before)
             content = _content(session, asked, zone)
         return pages.page(request, "agreement.html", known=known, asked=asked, narrowed=bool(machine), **content)
 
@@ -140,14 +148,22 @@ def _content(session: Session, asked: Asked, zone: ZoneInfo) -> dict[str, Any]:
     query = asked.query(zone)
     found = agreement(session, query)
     listed = disagreements(
-        session, query, machine=asked.machine, person=asked.person, rejected=asked.rejected, newest=LINES + 1
+        session,
+        query,
+        machine=asked.machine,
+        person=asked.person,
+        rejected=asked.rejected,
+        newest=LINES + 1,
+        before=asked.before,
     )
+    last = listed[LINES - 1] if len(listed) > LINES else None
     return {
         "found": found,
         "plot": plot(found.weeks, found.total) if found.total.signed else None,
         "rows": answer_rows(found, asked),
         "lines": listed[:LINES],
-        "more": len(listed) > LINES,
+        "newest_url": asked.page() if asked.before else "",
+        "older_url": asked.page(cursor(last.signed_at, last.read_id)) if last else "",
         "answers": {answer.label: answer for answer in found.answers},
         "Outcome": Outcome,
         "week_words": week_words,

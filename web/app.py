@@ -23,6 +23,7 @@ from web.dicomweb_http import dicomweb_router
 from web.dicomweb_store import store_router
 from web.fhir_http import fhir_router
 from web.health import health_router
+from web.outlines import outlines_router
 from web.overlays import overlays_router
 from web.pages import STATIC, Pages, SecurityHeaders, VersionedStaticFiles
 from web.routing import routing_router
@@ -62,6 +63,7 @@ def create_app(settings: WebSettings, database: Database) -> FastAPI:
     app.include_router(worklist_router(auth, pages, database))
     app.include_router(study_router(auth, pages, database))
     app.include_router(overlays_router(auth, settings, database))
+    app.include_router(outlines_router(auth, settings, database))
     app.include_router(study_objects_router(auth, pages, database))
     app.include_router(signing_router(auth, settings, database))
     app.include_router(signing_api(auth, settings, database))

@@ -1,4 +1,4 @@
-"""What may be laid over a study's images: where the model looked, and what a person marked.
+"""What may be laid over a study's images: where the model looked, what it outlined, and what a person marked.
 
 The maps are those that were stored with the read; nothing is computed here. A finding that was entered in error lays
 nothing over an image.
@@ -15,23 +15,16 @@ from sqlalchemy.orm import Session
 from starlette.responses import JSONResponse, Response
 
 from fhir_records.database import Database
-from fhir_records.model import ImageRef, Result, ResultStatus, SaliencyMap
+from fhir_records.model import Result, ResultStatus, SaliencyMap
 from fhir_records.renderings import plain_words
 from fhir_records.store.saliency import maps_of
 from fhir_records.store.study_page import ReadHistory, StudyPage, study_page
 from web.auth import Auth
+from web.outlines import LaidOutlines, laid_outlines
+from web.places import Place, place_of, standing
 from web.settings import WebSettings
 from web.words import answer_words
 from web.worklist import etag
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """An image, or one frame of it, as the viewer names it."""
-
-    series_uid: str
-    sop_uid: str
-    frame: int | None  # from 1; None: a single-frame image
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +58,7 @@ class Overlays:
     key_images: tuple[Place, ...]  # the most telling first
     maps: tuple[LaidMap, ...]
     regions: tuple[LaidRegion, ...]
+    outlines: tuple[LaidOutlines, ...]  # their masks are asked for when they are to be seen
 
 
 def overlays_router(auth: Auth, settings: WebSettings, database: Database) -> APIRouter:
@@ -93,12 +87,8 @@ def overlays_of(session: Session, page: StudyPage) -> Overlays:
         key_images=tuple(key_images(page)),
         maps=tuple(one for history in histories for one in _maps(session, history)),
         regions=tuple(one for history in histories for one in _regions(history)),
+        outlines=laid_outlines(page),
     )
-
-
-def standing(page: StudyPage) -> tuple[ReadHistory, ...]:
-    """The reads whose findings stand: those of the newest images, then those signed before these came."""
-    return (*page.current, *page.signed_before) if page.reads else ()
 
 
 def key_images(page: StudyPage) -> dict[Place, int]:
@@ -115,11 +105,6 @@ def region_numbers(page: StudyPage) -> dict[int, int]:
     """The number, from 1, of the region that a person marked, by the read that it belongs to."""
     marked = [history.read.id for history in standing(page) if any(_regions(history))]
     return {read_id: number for number, read_id in enumerate(marked, start=1)}
-
-
-def place_of(ref: ImageRef) -> Place:
-    """The image as the viewer names it."""
-    return Place(ref.series_uid, ref.sop_uid, ref.frame)
 
 
 def _maps(session: Session, history: ReadHistory) -> Iterator[LaidMap]:

@@ -23,8 +23,10 @@ from fhir_records.store.study_page import (
 )
 from web.auth import Auth, person_of, require_role
 from web.kinds import shown_object
-from web.overlays import key_images, place_of, region_numbers
+from web.outlines import laid_segments, segment_key
+from web.overlays import key_images, region_numbers
 from web.pages import VIEWER_POLICY, Pages
+from web.places import place_of
 from web.sr_text import read_report
 from web.study_objects import objects_of
 from web.worklist import etag
@@ -122,7 +124,8 @@ def study_router(auth: Auth, pages: Pages, database: Database) -> APIRouter:
             "region_numbers": region_numbers(content),
             "headline": plain_words.headline,
             "probability_words": plain_words.probability_words,
-            "segment_words": plain_words.segment_words,
+            "segments": laid_segments(content),
+            "segment_key": segment_key,
             "may_retry": person.user.role in MAY_RETRY,
             "SR": SR,
             "stuck": STUCK,

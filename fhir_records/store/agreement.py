@@ -9,12 +9,13 @@ import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ARRAY, DateTime, RowMapping, Text, bindparam, text
+from sqlalchemy import ARRAY, BigInteger, DateTime, RowMapping, Text, bindparam, text
 from sqlalchemy.orm import Session
 
 from fhir_records import weeks
 from fhir_records.agreement import Agreement, AgreementQuery, Answer, Disagreement, Outcome, PresenceTable, Tally
 from fhir_records.model import Act, Code, Equipment, Presence, Withdrawal
+from fhir_records.store.cursors import position
 
 RECENT_DAYS = 28
 
@@ -79,6 +80,7 @@ def disagreements(
     person: str = "",
     rejected: bool = False,
     newest: int = 50,
+    before: str = "",
 ) -> tuple[Disagreement, ...]:
     """The studies of which people said something else, those signed last first.
 
@@ -89,9 +91,15 @@ def disagreements(
         person: only where the person's is.
         rejected: only those that were rejected.
         newest: so many at most.
+        before: only those behind the one that `cursors.cursor` names by its instant of signing and its read.
+
+    Raises:
+        QueryError: ``before`` is none of ours.
     """
     narrowed = {"machine": machine or None, "person": person or None, "rejected": rejected, "newest": newest}
-    rows = session.execute(_DISAGREEMENTS, {**_told(query), **narrowed}).mappings()
+    at, read_id = position(before) if before else (None, None)
+    behind = {"before_at": at, "before_read": read_id}
+    rows = session.execute(_DISAGREEMENTS, {**_told(query), **narrowed, **behind}).mappings()
     return tuple(Disagreement(**row) for row in rows)
 
 
@@ -231,8 +239,15 @@ _DISAGREEMENTS = text(
     " JOIN result word ON word.id = signed.last_id"
     " WHERE outcome IN ('corrected', 'rejected') AND (:machine IS NULL OR machine = :machine)"
     " AND (:person IS NULL OR person = :person) AND (NOT :rejected OR outcome = 'rejected')"
+    " AND (:before_at IS NULL OR (signed_at, signed.read_id) < (:before_at, :before_read))"
     " ORDER BY signed_at DESC, read_id DESC LIMIT :newest"
-).bindparams(*_TYPES, bindparam("machine", type_=Text()), bindparam("person", type_=Text()))
+).bindparams(
+    *_TYPES,
+    bindparam("machine", type_=Text()),
+    bindparam("person", type_=Text()),
+    bindparam("before_at", type_=DateTime(timezone=True)),
+    bindparam("before_read", type_=BigInteger()),
+)
 _RECENT = text(
     f"SELECT read.model, read.model_version, coalesce(first.label, ''), {_OUTCOME}, count(*){_ANSWERED}"
     f" WHERE first.version = 1 AND first.created_at > now() - interval '{RECENT_DAYS} days' GROUP BY 1, 2, 3, 4"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,7 +26,6 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session, selectinload
 
 from fhir_records import tables
-from fhir_records.errors import QueryError
 from fhir_records.model import (
     Delivery,
     DeliveryState,
@@ -39,6 +37,7 @@ from fhir_records.model import (
     Study,
     StudyState,
 )
+from fhir_records.store.cursors import cursor, position
 from fhir_records.store.deliveries import delivery_record
 from fhir_records.store.results import read_record, result_record
 from fhir_records.store.studies import record_of
@@ -96,7 +95,7 @@ def worklist(session: Session, query: WorklistQuery, size: int = PAGE_SIZE) -> W
         .limit(size + 1)
     ).all()
     shown = found[:size]
-    older = _cursor(shown[-1]) if len(found) > size else ""
+    older = cursor(shown[-1].first_seen_at, shown[-1].id) if len(found) > size else ""
     return WorklistPage(rows=tuple(_rows(session, shown)), older=older)
 
 
@@ -162,7 +161,7 @@ def _newest(columns: Select[*tuple[Any, ...]], query: WorklistQuery) -> Select[*
     if query.held:
         wanted.append(tables.Study.hold_reason.is_not(None))
     if query.before:
-        wanted.append(tuple_(tables.Study.first_seen_at, tables.Study.id) < tuple_(*_position(query.before)))
+        wanted.append(tuple_(tables.Study.first_seen_at, tables.Study.id) < tuple_(*position(query.before)))
     newest_first = (tables.Study.first_seen_at.desc(), tables.Study.id.desc())
     return columns.join(tables.Study.patient).where(*wanted).order_by(*newest_first)
 
@@ -277,15 +276,3 @@ def _state() -> ColumnElement[str]:
         (any_read(ReadState.REFUSED), literal(StudyState.REFUSED.value)),
         else_=literal(StudyState.NOT_ROUTED.value),
     )
-
-
-def _cursor(study: tables.Study) -> str:
-    return f"{study.first_seen_at.astimezone(dt.UTC):%Y%m%dT%H%M%S.%f}-{study.id}"
-
-
-def _position(cursor: str) -> tuple[dt.datetime, int]:
-    time, _, number = cursor.partition("-")
-    try:
-        return dt.datetime.strptime(time, "%Y%m%dT%H%M%S.%f").replace(tzinfo=dt.UTC), int(number)
-    except ValueError as error:
-        raise QueryError("The page asked for does not exist; start again from the newest study.") from error

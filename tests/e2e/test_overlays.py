@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, expect
 
 from fhir_records import tables
-from fhir_records.model import ReadState, Role
+from fhir_records.model import ReadState
 from tests import seed
-from tests.e2e.conftest import PASSWORD, Site, Visitor
+from tests.e2e.conftest import Site, Visitor
+from tests.e2e.stage import PROCESSOR, WAIT_MS, WEBGL, Pixels, Stage, open_study
 
-WEBGL = ("--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
-PROCESSOR = ("--no-sandbox", "--disable-gpu", "--disable-3d-apis")
 SIDE = 128  # pixels of the phantom
-WAIT_MS = 20_000
-
-Pixels = npt.NDArray[np.int16]
 
 
 @pytest.fixture
@@ -36,27 +29,6 @@ def mapped_site(site: Site) -> Site:
     return site
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """The picture of the viewer as it is on the screen."""
-
-    page: Page
-
-    def pixels(self) -> Pixels:
-        """RGB, shape (rows, columns, 3)."""
-        shot = self.page.locator(".wv-stage").screenshot()
-        return np.asarray(Image.open(io.BytesIO(shot)).convert("RGB")).astype(np.int16)
-
-    def of_slice(self, number: int) -> None:
-        """Wait until this slice is drawn."""
-        expect(self.page.locator(".wv-bottom-left")).to_contain_text(f"Slice {number} / 3")
-        expect(self.page.locator(".wv-status")).to_be_hidden()
-
-    def button(self, name: str) -> None:
-        """Press a button of the toolbar."""
-        self.page.get_by_role("button", name=name, exact=True).click()
-
-
 @pytest.fixture(params=[WEBGL, PROCESSOR], ids=["webgl", "processor"])
 def stage(
     request: pytest.FixtureRequest, mapped_site: Site, launch: Callable[[Sequence[str]], Browser]
@@ -65,23 +37,10 @@ def stage(
     browser = launch(request.param)
     page = browser.new_page(viewport={"width": 1440, "height": 900})
     page.set_default_timeout(WAIT_MS)
-    open_study(page, mapped_site)
-    yield Stage(page)
-    browser.close()
-
-
-def open_study(page: Page, site: Site) -> None:
-    """Log in and wait for the first key image."""
-    assert site.study is not None
-    page.goto(f"{site.url}/login")
-    page.get_by_label("Username").fill(Role.RADIOLOGIST.value)
-    page.get_by_label("Password").fill(PASSWORD)
-    page.get_by_role("button", name="Log in").click()
-    page.goto(f"{site.url}/studies/{site.study.study_uid}")
-    expect(page.locator(".wv-top-right")).to_have_text("Key image 1")
+    stage = open_study(page, mapped_site, shown=2)
     page.get_by_role("button", name="Map", exact=True).wait_for()
-    Stage(page).of_slice(2)
-    page.mouse.move(0, 0)
+    yield stage
+    browser.close()
 
 
 def middle(weight: npt.NDArray[np.float64]) -> tuple[float, float]:

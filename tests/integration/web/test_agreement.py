@@ -86,6 +86,45 @@ def test_a_cell_leads_to_its_studies_alone(enter: Enter, database: Database) -> 
         assert other not in listed.split("Show all")[1]
 
 
+def test_disagreements_are_paged_and_the_filters_stay(enter: Enter, database: Database) -> None:
+    """Every disagreement is on exactly one page, those signed last first, within the cell and the days asked for."""
+    at = dt.datetime(2026, 11, 16, 8, tzinfo=dt.UTC)
+    with database.session() as session:
+        for number in range(120):
+            corrected = answer(session, at=at)
+            # Three at a time share the instant of signing.
+            sign(
+                session,
+                corrected,
+                Act.CORRECT,
+                label="notumor",
+                note=f"No. {number}.",
+                at=at + dt.timedelta(hours=number // 3),
+            )
+        sign(session, answer(session, at=at), Act.CORRECT, label="meningioma", note="Another cell.")
+        sign(session, answer(session, at=at - dt.timedelta(days=9)), Act.CORRECT, label="notumor", note="Other days.")
+    client = enter()
+    cell = {"model": MODEL, "from": "2026-11-10", "to": "2026-11-20", "machine": "glioma", "person": "notumor"}
+    text = client.get(PAGE, params=cell).text
+    assert 'id="newest"' not in text
+    seen: list[int] = []
+    for size in (50, 50, 20):
+        listed = text.split('id="disagreements"')[1]
+        found = [int(number) for number in re.findall(r"No\. (\d+)\.", listed)]
+        assert len(found) == size and "Another cell" not in listed and "Other days" not in listed
+        assert "Only where the model said" in listed
+        seen += found
+        older = re.search(r'id="older" href="([^"]+)"', listed)
+        assert (older is None) == (size == 20)
+        if older:
+            assert unescape(older[1]).endswith("#disagreements")
+            text = client.get(unescape(older[1])).text
+    assert sorted(seen) == list(range(120))
+    assert [number // 3 for number in seen] == sorted((number // 3 for number in range(120)), reverse=True)
+    newest = re.search(r'id="newest" href="([^"]+)"', text)
+    assert newest and "No. 119." in client.get(unescape(newest[1])).text
+
+
 def test_of_fewer_than_five_there_is_no_figure(enter: Enter, database: Database) -> None:
     """Four are said to be too few, and drawn without a point."""
     review(database, 2)
@@ -125,6 +164,8 @@ def test_days_are_those_of_the_site(enter: Enter, database: Database) -> None:
         ({"from": "yesterday"}, 400, "a date such as 2026-11-16"),
         ({"to": "0001-01-01"}, 400, "from 1900-01-01"),
         ({"rejected": "perhaps"}, 400, "not allowed"),
+        ({"before": "yesterday-1"}, 400, "start again from the newest"),
+        ({"before": "20261121T101010.000000-99999999999999999999"}, 400, "start again from the newest"),
     ],
 )
 def test_what_cannot_be_asked_is_answered_in_words(

@@ -12,6 +12,8 @@ const ICONS = {
   invert: 'M12 3a9 9 0 1 0 0 18a9 9 0 1 0 0-18M12 7a5 5 0 0 1 0 10z',
   reset: 'M4 12a8 8 0 1 0 2.5-5.8M4 4v5h5',
   map: 'M12 4a8 8 0 1 0 0 16a8 8 0 1 0 0-16M12 8a4 4 0 1 0 0 8a4 4 0 1 0 0-8M12 11.5v1',
+  outline: 'M7 5c4-3 9-1 11 3s1 9-3 11s-9-1-10-5s-1-7 2-9',
+  help: 'M9 9a3 3 0 1 1 4.5 2.6c-1 .6-1.5 1.1-1.5 2.4M12 17.5v.5M12 3a9 9 0 1 0 0 18a9 9 0 1 0 0-18',
   marks: 'M4 8V4h4M16 4h4v4M20 16v4h-4M8 20H4v-4M9 9h6v6H9z',
   previous: 'M15 5l-7 7l7 7',
   next: 'M9 5l7 7l-7 7',
@@ -31,6 +33,13 @@ export interface Layout {
   opacity: HTMLInputElement;
   models: HTMLSelectElement;
   marks: HTMLButtonElement;
+  outlined: HTMLElement; // what the model outlined: switch, legend and slider
+  outline: HTMLButtonElement;
+  fill: HTMLInputElement;
+  legendList: HTMLElement;
+  outlineLayer: SVGSVGElement;
+  outlineWords: HTMLElement;
+  help: HTMLButtonElement;
   keys: HTMLElement;
   stage: HTMLElement;
   viewport: HTMLDivElement;
@@ -65,6 +74,8 @@ export function buildLayout(): Layout {
   const reset = button('reset', 'Reset', 'Back to the first view (R)');
   const presets = make('select', 'wv-presets', { 'aria-label': 'Window preset' });
   presets.hidden = true;
+  const help = button('help', 'Keys', 'List of keys (?)');
+  help.classList.add('wv-help-opener');
   const map = button('map', 'Map', 'Where the model looked, laid over the image (M)');
   const opacity = make('input', 'wv-opacity', {
     type: 'range', min: '10', max: '80', value: '50', title: 'How strong the map is', 'aria-label': 'How strong the map is, in percent',
@@ -78,23 +89,33 @@ export function buildLayout(): Layout {
     { role: 'toolbar', 'aria-label': 'Image tools' },
     make('div', 'wv-group', { role: 'group', 'aria-label': 'Mouse and finger' }, ...Object.values(tools)),
     make('div', 'wv-group', {}, invert, reset, presets),
+    help,
   );
   const keys = make('div', 'wv-group', { role: 'group', 'aria-label': 'Key images' });
   keys.hidden = true;
   const laid = make('div', 'wv-group wv-laid', { role: 'group', 'aria-label': 'Laid over the image' }, map, opacity, models, marks);
-  const answer = make('div', 'wv-keys', {}, keys, laid);
+  const outline = button('outline', 'Outline', 'What the model outlined, laid over the image (O)');
+  const fill = make('input', 'wv-opacity', {
+    type: 'range', min: '0', max: '60', value: '0', title: 'How much the outlined area is filled', 'aria-label': 'How much the outlined area is filled',
+  });
+  const legendList = make('ul', 'wv-entries', { 'aria-label': 'What the model outlined, and its volume over all slices' });
+  const outlined = make('div', 'wv-outlined', { role: 'group', 'aria-label': 'Outlined by the model' }, outline, legendList, make('label', 'wv-fill', {}, 'Fill', fill));
+  outlined.hidden = outline.hidden = true;
+  const answer = make('div', 'wv-keys', {}, keys, outlined, laid);
 
   const viewport = make('div', 'wv-viewport', { role: 'img', tabindex: '0', 'aria-label': 'No image yet' });
   const mapLayer = make('canvas', 'wv-layer', { 'aria-hidden': 'true' });
-  const outlines = document.createElementNS(SVG, 'svg');
-  outlines.setAttribute('class', 'wv-layer');
-  outlines.setAttribute('aria-hidden', 'true');
+  const outlineLayer = svg('svg', { class: 'wv-layer', 'aria-hidden': 'true' });
+  const outlines = svg('svg', { class: 'wv-layer', 'aria-hidden': 'true' });
   const notes = make('div', 'wv-layer wv-notes');
   const legendStrip = make('canvas', 'wv-strip', { width: '96', height: '10', role: 'img', 'aria-label': 'from little evidence, dark, to much, bright' });
   const legendWords = make('span', 'wv-legend-words');
   const scale = make('span', 'wv-scale', {}, make('span', '', { 'aria-hidden': 'true' }, 'less'), legendStrip, make('span', '', { 'aria-hidden': 'true' }, 'more'));
   const legend = make('div', 'wv-legend', { role: 'status' }, scale, legendWords);
   legend.hidden = true;
+  const outlineWords = make('div', 'wv-legend', { role: 'status' });
+  outlineWords.hidden = true;
+  const legends = make('div', 'wv-legends', {}, outlineWords, legend);
   const corner = {
     topLeft: make('div', 'wv-overlay wv-top-left'),
     topRight: make('div', 'wv-overlay wv-top-right'),
@@ -111,7 +132,7 @@ export function buildLayout(): Layout {
   const retry = make('button', 'wv-button', { type: 'button' }, 'Try again');
   const status = make('div', 'wv-status', {}, statusText, retry);
   const overlays = make('div', 'wv-overlays', { 'aria-hidden': 'true' }, ...Object.values(corner), ...Object.values(edge));
-  const stage = make('div', 'wv-stage', {}, viewport, mapLayer, outlines, notes, overlays, legend, status);
+  const stage = make('div', 'wv-stage', {}, viewport, mapLayer, outlineLayer, outlines, notes, overlays, legends, status);
 
   const slider = make('input', 'wv-slider', { type: 'range', min: '1', max: '1', value: '1', 'aria-label': 'Slice' });
   const position = make('output', 'wv-position', {}, '– / –');
@@ -122,7 +143,8 @@ export function buildLayout(): Layout {
   const main = make('div', 'wv-main', {}, toolbar, answer, stage, slices);
   const root = make('div', 'wv', { role: 'group', 'aria-label': 'Image viewer' }, seriesPanel, main);
   return {
-    root, seriesPanel, seriesList, tools, invert, reset, presets, map, opacity, models, marks, keys, stage, viewport,
+    root, seriesPanel, seriesList, tools, invert, reset, presets, map, opacity, models, marks,
+    outlined, outline, fill, legendList, outlineLayer, outlineWords, help, keys, stage, viewport,
     mapLayer, outlines, notes, legend, legendStrip, legendWords, corner, edge,
     status, statusText, retry, slider, position, previous, next,
   };
@@ -148,13 +170,15 @@ function button(icon: keyof typeof ICONS, label: string, title: string, iconOnly
   return made;
 }
 
+/** Make an SVG element with attributes. */
+export function svg<K extends keyof SVGElementTagNameMap>(tag: K, attributes: Record<string, string>): SVGElementTagNameMap[K] {
+  const element = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  return element;
+}
+
 function drawing(path: string): SVGElement {
-  const svg = document.createElementNS(SVG, 'svg');
-  svg.setAttribute('viewBox', '0 0 24 24');
-  svg.setAttribute('aria-hidden', 'true');
-  svg.setAttribute('class', 'wv-icon');
-  const line = document.createElementNS(SVG, 'path');
-  line.setAttribute('d', path);
-  svg.append(line);
-  return svg;
+  const picture = svg('svg', { viewBox: '0 0 24 24', 'aria-hidden': 'true', class: 'wv-icon' });
+  picture.append(svg('path', { d: path }));
+  return picture;
 }

@@ -1,8 +1,9 @@
 // What is laid over the picture: the map of where the model looked, and what a person marked. Nothing here changes a pixel
-// of the image: the map is off until it is asked for, and a mark is an outline.
+// of the image: the map is off until it is asked for, and a mark is a line. What the model outlined, `outlines.ts` draws.
 import type { Slice } from './dicomweb';
-import { make, type Layout } from './layout';
+import { make, svg, type Layout } from './layout';
 import type { Box } from './mark';
+import type { OutlinedRead } from './masks';
 import { pictureOf, strip, type LaidMap } from './saliency';
 
 /** An image as the page and the server name it. */
@@ -26,6 +27,7 @@ export interface Overlays {
   key_images: Place[];
   maps: PlacedMap[];
   regions: Region[];
+  outlines: OutlinedRead[];
 }
 
 /** Three corners of the frame on the stage, in CSS pixels, and the frame's size in pixels of its own. */
@@ -37,12 +39,11 @@ export interface Frame {
   rows: number;
 }
 
-const SVG = 'http://www.w3.org/2000/svg';
 const EDGE = 4; // CSS pixels that words keep from what they stand beside
 const NO_MAP = 'There is no map of this image. The key images have one.';
 
 export class Overlay {
-  private overlays: Overlays = { key_images: [], maps: [], regions: [] };
+  private overlays: Overlays = { key_images: [], maps: [], regions: [], outlines: [] };
   private pending: Region | null = null;
   private slice: Slice | null = null; // the image that is drawn; null while there is none
   private mapShown = false;
@@ -56,7 +57,7 @@ export class Overlay {
     strip(layout.legendStrip);
     layout.map.addEventListener('click', () => this.toggleMap());
     layout.marks.addEventListener('click', () => this.toggleRegions());
-    layout.opacity.addEventListener('input', () => this.draw());
+    layout.opacity.addEventListener('input', () => (this.mapShown ? this.draw() : this.toggleMap())); // who sets it wants to see it
     layout.models.addEventListener('change', () => this.draw());
   }
 
@@ -105,7 +106,6 @@ export class Overlay {
     const { layout } = this;
     layout.map.setAttribute('aria-pressed', String(this.mapShown));
     layout.marks.setAttribute('aria-pressed', String(this.regionsShown));
-    layout.opacity.disabled = !this.mapShown;
     this.drawMap(frame);
     this.drawRegions(frame);
   }
@@ -160,10 +160,8 @@ export class Overlay {
     const all = this.pending === null ? signed : [...signed, this.pending];
     for (const region of all.filter(({ image }) => sameImage(slice, image))) {
       const corners = cornersOf(region, frame);
-      const outline = document.createElementNS(SVG, 'polygon');
-      outline.setAttribute('points', corners.map((corner) => corner.join(',')).join(' '));
-      outline.setAttribute('class', region === this.pending ? 'wv-region wv-proposed' : 'wv-region');
-      outlines.append(outline);
+      const points = corners.map((corner) => corner.join(',')).join(' ');
+      outlines.append(svg('polygon', { points, class: region === this.pending ? 'wv-region wv-proposed' : 'wv-region' }));
       const note = make('span', 'wv-note', {}, region.words);
       notes.append(note);
       const most = notes.clientWidth - note.offsetWidth - EDGE;

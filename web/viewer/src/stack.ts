@@ -1,5 +1,5 @@
 // The picture itself: one Cornerstone3D stack viewport with its tools. Nothing else touches Cornerstone.
-import { Enums, RenderingEngine, cache, eventTarget, init as initCore, utilities, type Types } from '@cornerstonejs/core';
+import { Enums, RenderingEngine, cache, eventTarget, getShouldUseCPURendering, init as initCore, utilities, type Types } from '@cornerstonejs/core';
 import { init as initLoader, wadors, type Types as LoaderTypes } from '@cornerstonejs/dicom-image-loader';
 import {
   Enums as ToolEnums,
@@ -51,6 +51,7 @@ export class Stack {
   private slices: readonly Slice[] = [];
   private wanted = 0;
   private drawn = -1;
+  private fitted = 1; // Cornerstone's figure of the zoom at which the image fills the element
 
   private constructor(
     private readonly engine: RenderingEngine,
@@ -96,6 +97,8 @@ export class Stack {
         slices.map((slice) => slice.imageId),
         index,
       );
+      this.fit();
+      this.events.changed();
       this.viewport.render();
     } catch (error) {
       this.fail(error);
@@ -158,13 +161,14 @@ export class Stack {
   /** Window, inversion, zoom and position as they were when the series was opened. */
   reset(): void {
     this.viewport.resetCamera();
+    this.fit();
     this.viewport.resetProperties();
     this.viewport.render();
     this.events.changed();
   }
 
   get zoom(): number {
-    return this.viewport.getZoom();
+    return this.viewport.getZoom() / this.fitted;
   }
 
   /** Smallest and largest value of the present image, or null while there is none; null for colour, too. */
@@ -180,8 +184,7 @@ export class Stack {
     if (picture === undefined || picture === null) return null;
     const [column, row] = utilities.transformWorldToIndexContinuous(picture.imageData, this.viewport.canvasToWorld([x, y]));
     const [columns, rows] = picture.dimensions;
-    // Cornerstone counts from the first pixel's middle, DICOM from its corner.
-    return { column: (column ?? 0) + 0.5, row: (row ?? 0) + 0.5, columns, rows };
+    return { column: (column ?? 0) + this.half, row: (row ?? 0) + this.half, columns, rows };
   }
 
   /** Where the frame lies on the element; null while there is none. */
@@ -190,7 +193,7 @@ export class Stack {
     if (picture === undefined || picture === null) return null;
     const [columns, rows] = picture.dimensions;
     const at = (column: number, row: number): [number, number] => {
-      const world = utilities.transformIndexToWorld(picture.imageData, [column - 0.5, row - 0.5, 0]) as Types.Point3;
+      const world = utilities.transformIndexToWorld(picture.imageData, [column - this.half, row - this.half, 0]) as Types.Point3;
       const [x, y] = this.viewport.worldToCanvas(world);
       return [x, y];
     };
@@ -201,8 +204,24 @@ export class Stack {
   resize(): void {
     const { viewport } = this;
     const [panX, panY] = viewport.getPan();
-    const untouched = Math.abs(viewport.getZoom() - 1) < UNTOUCHED && Math.hypot(panX, panY) < UNTOUCHED;
+    const untouched = Math.abs(this.zoom - 1) < UNTOUCHED && Math.hypot(panX, panY) < UNTOUCHED;
     this.engine.resize(true, !untouched);
+    if (!untouched) return;
+    this.fit();
+    this.events.changed();
+  }
+
+  /**
+   * What Cornerstone's places of pixels lack to DICOM's, which begin at the corner of the first pixel (PS3.3 C.18.6.1.2).
+   * Drawn by WebGL they begin at its middle, drawn by the processor at its corner.
+   */
+  private get half(): number {
+    return getShouldUseCPURendering() ? 0 : 0.5;
+  }
+
+  /** The image fills the element now. Drawn by the processor, its zoom is that of the pixels, and not 1. */
+  private fit(): void {
+    this.fitted = getShouldUseCPURendering() ? this.viewport.getZoom() || 1 : 1;
   }
 
   private get viewport(): Types.IStackViewport {

@@ -1,9 +1,11 @@
 // The viewer's behaviour: which series and slice is shown, and what buttons, keys and the page's data ask for.
 import { inWords, number, numbers, seriesOf, slicesOf, thumbnail, type Series, type Slice } from './dicomweb';
+import { KeyList } from './keys';
 import { buildLayout, make, type Layout } from './layout';
 import { Marker, type Box } from './mark';
 import { edges } from './orientation';
 import { Overlay, overlaysOf, sameImage, type Overlays, type Place, type Region } from './overlay';
+import { Outlines } from './outlines';
 import { Stack, type ToolName } from './stack';
 import { windowsFor, type Window } from './windows';
 
@@ -14,6 +16,8 @@ export class Viewer {
   private readonly layout: Layout = buildLayout();
   private readonly cache = new Map<string, Promise<Slice[]>>();
   private overlay!: Overlay; // like the stack
+  private outlines!: Outlines; // like the stack
+  private help!: KeyList; // like the stack
   private regions: readonly Region[] = [];
   private stack!: Stack; // set as the last act of `open`, before anything can call it
   private series: Series[] = [];
@@ -42,9 +46,15 @@ export class Viewer {
       drawn: (index) => viewer.drawn(index),
       failed: (index, error) => viewer.failed(index, error),
       changed: () => viewer.showWindow(),
-      rendered: () => viewer.overlay.draw(),
+      rendered: () => {
+        viewer.overlay.draw();
+        viewer.outlines.place();
+      },
     });
     viewer.overlay = new Overlay(viewer.layout, () => viewer.stack.frame);
+    viewer.outlines = new Outlines(viewer.layout, () => viewer.stack.frame);
+    viewer.help = new KeyList(viewer.layout.help);
+    viewer.layout.root.append(viewer.help.dialog);
     viewer.listen();
     viewer.choose(matchMedia('(pointer: coarse)').matches ? 'scroll' : 'window');
     await viewer.start();
@@ -70,6 +80,7 @@ export class Viewer {
     await this.openSeries(opening, keySeries === undefined ? undefined : first);
     await this.listKeyImages();
     await this.loadOverlays();
+    this.followAddress(); // of a link that was followed before there was anything to show
   }
 
   /** Ask what is to be laid over the images. Asked again when the finding changes, which may bring other key images. */
@@ -78,6 +89,7 @@ export class Viewer {
     if (overlays === null) return;
     this.regions = overlays.regions;
     this.overlay.set(overlays);
+    this.outlines.set(overlays.outlines);
     if (JSON.stringify(overlays.key_images) === JSON.stringify(this.keyImages)) return;
     this.keyImages = overlays.key_images;
     await this.listKeyImages();
@@ -135,6 +147,7 @@ export class Viewer {
   private moved(index: number): void {
     this.index = index;
     this.overlay.show(null); // what lay over the last image does not belong to the next
+    this.outlines.show(null, this.slices);
     const position = `${index + 1} / ${this.slices.length}`;
     this.layout.slider.value = String(index + 1);
     this.layout.slider.setAttribute('aria-valuetext', `Slice ${index + 1} of ${this.slices.length}`);
@@ -154,6 +167,7 @@ export class Viewer {
     if (slice === undefined || this.current === null) return;
     this.describe(slice, this.current);
     this.overlay.show(slice);
+    this.outlines.show(slice, this.slices);
     this.listWindows(slice);
     this.showWindow();
     this.host.dispatchEvent(new CustomEvent('wetread:shown', { bubbles: true, detail: { index, sop_uid: slice.sopUid, frame: slice.frame } }));
@@ -280,7 +294,7 @@ export class Viewer {
       if (event.target instanceof Element && event.target.id === 'finding') void this.loadOverlays();
     });
     document.addEventListener('click', (event) => {
-      const link = event.target instanceof Element ? event.target.closest<HTMLAnchorElement>('a[href^="#key-image-"], a[href^="#region-"]') : null;
+      const link = event.target instanceof Element ? event.target.closest<HTMLAnchorElement>('a[href^="#key-image-"], a[href^="#region-"], a[href^="#outline-"]') : null;
       if (link !== null && link.hash === location.hash) this.followAddress(); // the address does not change, so nobody else hears of it
     });
   }
@@ -299,7 +313,8 @@ export class Viewer {
   }
 
   private pressed(event: KeyboardEvent): void {
-    if (event.target instanceof HTMLSelectElement || event.target instanceof HTMLInputElement) return;
+    // Sliders and boxes know keys with names; letters are the viewer's there, too.
+    if (event.target instanceof HTMLSelectElement || (event.target instanceof HTMLInputElement && !/^[a-z?]$/i.test(event.key))) return;
     if (event.ctrlKey || event.altKey || event.metaKey || this.slices.length === 0) return;
     const actions: Record<string, () => unknown> = {
       ArrowUp: () => this.stack.go(this.index - 1),
@@ -314,6 +329,8 @@ export class Viewer {
       i: () => this.stack.invert(),
       m: () => this.overlay.toggleMap(),
       k: () => this.overlay.toggleRegions(),
+      o: () => this.outlines.toggle(),
+      '?': () => this.help.open(),
     };
     const action = actions[event.key] ?? actions[event.key.toLowerCase()];
     if (action === undefined) return;
@@ -321,8 +338,17 @@ export class Viewer {
     action();
   }
 
-  /** A link to `#key-image-2` anywhere on the page shows the second key image, one to `#region-1` the first region. */
+  /**
+   * A link to `#key-image-2` anywhere on the page shows the second key image, one to `#region-1` the first region, one to
+   * `#outline-7-1` the image on which that segment is largest, with its line.
+   */
   private followAddress(): void {
+    const outlined = /^#outline-(\d+-\d+)$/.exec(location.hash)?.[1];
+    if (outlined !== undefined) {
+      this.host.scrollIntoView({ block: 'nearest' });
+      void this.outlines.find(outlined).then((image) => (image === undefined ? undefined : this.jumpTo(image)));
+      return;
+    }
     const found = /^#(key-image|region)-(\d+)$/.exec(location.hash);
     const place = Number(found?.[2]) - 1;
     const image = found?.[1] === 'region' ? this.regions[place]?.image : this.keyImages[place];
