@@ -16,7 +16,6 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     UID,
-    Comprehensive3DSRStorage,
     EncapsulatedPDFStorage,
     KeyObjectSelectionDocumentStorage,
     ParametricMapStorage,
@@ -25,6 +24,7 @@ from pydicom.uid import (
 )
 
 from fhir_records.renderings.conformance import faults_of
+from fhir_records.renderings.kinds import SR_CLASSES
 from tests.peers import dciodvfy, run_program
 
 # What `dsrdump` says of itself, whoever made the document.
@@ -38,7 +38,7 @@ _OF_A_VALUE = ("Error - Value invalid for this VR", "Error - Illegal root for UI
 _UIDS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 # What dciodvfy calls wrong: <it> or "it".
 _VALUE = re.compile(r'[<"]([^<>"]+)[>"]')
-_DOCUMENTS = {Comprehensive3DSRStorage, KeyObjectSelectionDocumentStorage}
+_DOCUMENTS = {*SR_CLASSES, KeyObjectSelectionDocumentStorage}
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +220,7 @@ def _pdf(content: bytes) -> None:
 
 
 _READERS: dict[str, Callable[[bytes], None]] = {
-    Comprehensive3DSRStorage: _report,
+    **dict.fromkeys(SR_CLASSES, _report),
     KeyObjectSelectionDocumentStorage: _selection,
     SegmentationStorage: _segments,
     ParametricMapStorage: _map,

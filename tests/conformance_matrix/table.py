@@ -13,6 +13,8 @@ from tests.conformance_matrix.written import NOTE
 # What objects are called in the conformance statement.
 NAMES = {
     kinds.SR: "Comprehensive 3D SR",
+    "dicom_sr_comprehensive": "Comprehensive SR",
+    "dicom_sr_enhanced": "Enhanced SR",
     kinds.SECONDARY_CAPTURE: "Secondary Capture Image",
     kinds.KEY_OBJECTS: "Key Object Selection Document",
     kinds.PARAMETRIC_MAP: "Parametric Map",

@@ -22,10 +22,11 @@ from fhir_records.model import (
 from fhir_records.renderings import kinds
 from fhir_records.renderings.dicom_file import DicomObject
 from fhir_records.renderings.frame_place import geometry_of
-from fhir_records.renderings.kinds import KIND_OF_WORD
+from fhir_records.renderings.kinds import KIND_OF_WORD, SR_CLASS_OF_WORD
 from fhir_records.renderings.objects import render_objects
 from fhir_records.renderings.rejection_note import note_title, render_rejection_note
 from fhir_records.renderings.segmentation import Segment
+from fhir_records.renderings.sr_classes import in_class
 from tests.conformance_matrix.sources import Source
 from tests.integration.object_sources import blob, frame_ref, picture_of
 from tests.unit.fhir_records.renderings.sr_reports import (
@@ -39,6 +40,8 @@ from tests.unit.fhir_records.renderings.sr_reports import (
 )
 
 NOTE = "rejection_note"
+# The report as it goes to destinations that do not take the class it was written in.
+OTHER_CLASSES = {"dicom_sr_comprehensive": "comprehensive", "dicom_sr_enhanced": "enhanced"}
 STATES = ("absent", "present", "outlined", "refused", "accepted", "corrected", "marked")
 _ABNORMAL = Code("SCT", "49755003", "Morphologically abnormal structure")
 _EDEMA = Code("SCT", "79654002", "Edema")
@@ -81,6 +84,9 @@ def written(source: Source, states: tuple[str, ...] = STATES) -> Iterator[Writte
         objects = _objects(source, evidence, report, segments)
         for made in objects:
             yield Written(made.kind, state, made.content)
+        for kind, word in OTHER_CLASSES.items():
+            other = in_class(report.installation, objects[0].content, SR_CLASS_OF_WORD[word], {})
+            yield Written(kind, state, other.content)
         if state in ("present", "outlined", "accepted"):
             yield from _notes(report, objects, state)
 
