@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["tests.databases", "tests.peers", "tests.service"]
+pytest_plugins = ["tests.databases", "tests.peers", "tests.service", "tests.tiny_model"]
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

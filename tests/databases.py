@@ -16,6 +16,7 @@ from deploy.embedded_postgres import EmbeddedPostgres
 from deploy.postgres_files import ROLE
 from fhir_records.database import Database
 from fhir_records.migrations import migrate
+from tests.run_once import made_once
 
 
 def _administer(url: sqlalchemy.URL) -> sqlalchemy.Connection:
@@ -58,6 +59,28 @@ def _create(server: sqlalchemy.URL, name: str, template: str = "template1") -> s
 def _drop(server: sqlalchemy.URL, name: str) -> None:
     with _administer(server) as connection:
         connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def made_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home whose embedded database was made, migrated and stopped, once for the run: to copy with its owners.
+
+    It does not wait for the disk: processes are killed in tests, and no machine loses its power.
+    """
+    return made_once(tmp_path_factory, "database", _make_home)
+
+
+def _make_home(home: Path) -> None:
+    server = EmbeddedPostgres(home)
+    try:
+        server.start()
+        opened = Database(server.url)
+        migrate(opened)
+        opened.close()
+        with _administer(sqlalchemy.make_url(server.administrator_url)) as connection:
+            connection.exec_driver_sql("ALTER SYSTEM SET fsync = off")
+    finally:
+        server.stop(even_if_used=True)
 
 
 @pytest.fixture

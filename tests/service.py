@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from deploy.embedded_postgres import lifetime
 from fhir_records.database import Database
 from inference.registry import Registry
 from tests.peers import free_port
+from tests.run_once import copied, made_once
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -181,15 +181,25 @@ def running(home: Path, config: str = "", *, idle: float = 1.0) -> Iterator[Serv
 
 @pytest.fixture(scope="session")
 def registered_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shipped models, registered once for all homes of this run."""
-    root = tmp_path_factory.mktemp("registry") / "models"
-    Registry(root).ensure_shipped()
-    return root
+    """The shipped models, registered once for all processes of this run; copy them before changing them."""
+    return (
+        made_once(tmp_path_factory, "registry", lambda folder: Registry(folder / "models").ensure_shipped()) / "models"
+    )
+
+
+@pytest.fixture(scope="session")
+def begun(registered_models: Path, made_database: Path) -> Callable[[Path], Path]:
+    """Makes a home, in a folder that is not there yet, as an earlier start leaves it: models and database are made."""
+
+    def begin(home: Path) -> Path:
+        copied(made_database, home)
+        copied(registered_models, home / "models")
+        return home
+
+    return begin
 
 
 @pytest.fixture
-def home(tmp_path: Path, registered_models: Path) -> Path:
-    """A home of its own in which the models are registered already."""
-    folder = tmp_path / "home"
-    shutil.copytree(registered_models, folder / "models")
-    return folder
+def home(tmp_path: Path, begun: Callable[[Path], Path]) -> Path:
+    """A home of its own in which the models are registered already and the database is made."""
+    return begun(tmp_path / "home")

@@ -14,11 +14,11 @@ from zoneinfo import ZoneInfo
 import pytest
 import uvicorn
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from pwdlib.hashers.argon2 import Argon2Hasher
 
 from fhir_records.database import Database
 from fhir_records.model import DeliveryState, Role
-from fhir_records.store import users
-from fhir_records.tables import Document
+from fhir_records.tables import Document, User
 from tests import seed
 from tests.peers import free_port
 from web.app import create_app
@@ -48,8 +48,14 @@ class Site:
     study: seed.Seeded | None = None
 
 
+@pytest.fixture(scope="session")
+def password_hash() -> str:
+    """Made once: it takes a while, as it should."""
+    return Argon2Hasher().hash(PASSWORD)
+
+
 @pytest.fixture
-def site(database: Database, tmp_path: Path) -> Iterator[Site]:
+def site(database: Database, tmp_path: Path, password_hash: str) -> Iterator[Site]:
     """The pages on a port of their own, with an account of each role and no studies."""
     port = free_port()
     settings = WebSettings(
@@ -61,8 +67,10 @@ def site(database: Database, tmp_path: Path) -> Iterator[Site]:
         min_free_bytes=0,
     )
     with database.session() as session:
-        for role in Role:
-            users.add(session, role.value, PASSWORD, role, role.value.capitalize())
+        session.add_all(
+            User(username=role.value, display_name=role.value.capitalize(), role=role, password_hash=password_hash)
+            for role in Role
+        )
     config = uvicorn.Config(create_app(settings, database), port=port, log_level="warning", lifespan="off")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)

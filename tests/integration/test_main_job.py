@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -94,11 +93,12 @@ def study_uid_of(path: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def service(pacs: OrthancPeer, tmp_path_factory: pytest.TempPathFactory, registered_models: Path) -> Iterator[Service]:
+def service(
+    pacs: OrthancPeer, tmp_path_factory: pytest.TempPathFactory, begun: Callable[[Path], Path]
+) -> Iterator[Service]:
     """A running Wetread for the tests that leave it alive."""
-    folder = tmp_path_factory.mktemp("service") / "home"
-    shutil.copytree(registered_models, folder / "models")
-    with running(folder, destination(pacs), idle=2) as started:
+    home = begun(tmp_path_factory.mktemp("service") / "home")
+    with running(home, destination(pacs), idle=2) as started:
         yield started
 
 

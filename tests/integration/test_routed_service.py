@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,12 +69,10 @@ def forwards(service: Service) -> list[tuple[int, DeliveryState]]:
 
 
 def test_one_study_goes_where_its_rules_say(
-    peers: tuple[StoreScpPeer, StoreScpPeer], tmp_path: Path, registered_models: Path, test_data: Path
+    peers: tuple[StoreScpPeer, StoreScpPeer], home: Path, tmp_path: Path, test_data: Path
 ) -> None:
     """One model reads it and another refuses it, both answers are delivered, the images are sent on: all, once."""
     pacs, archive = peers
-    home = tmp_path / "home"
-    shutil.copytree(registered_models, home / "models")
     files = sorted((test_data / "dicom" / "philips_brain_mr").glob("*.dcm"))[::6]
     first, later = files[:-4], files[-4:]
     rules = RULES.format(pacs=pacs.dicom_port, archive=archive.dicom_port)
