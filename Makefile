@@ -33,7 +33,7 @@ demo: setup ## the main job on this machine; ARGS=--once stops by itself, ARGS="
 	$(BIN)/wetread demo $(ARGS)
 
 test: setup-test lint ## every test, with real peers where they can be installed
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --max-worker-restart 0 $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 $(ARGS)
 
 lint: setup-test ## style, types, who may import whom
 	$(BIN)/ruff check .
