@@ -32,6 +32,7 @@ $(VENV)/.setup-test: $(VENV)/.setup
 demo: setup ## the main job on this machine; ARGS=--once stops by itself, ARGS="--scans DIR" sends a folder
 	$(BIN)/wetread demo $(ARGS)
 
+test: export PYTHONDONTWRITEBYTECODE =
 test: setup-test lint ## every test, with real peers where they can be installed
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 $(ARGS)
 

@@ -50,7 +50,8 @@ def _create(server: sqlalchemy.URL, name: str, template: str = "template1") -> s
     """Create a database; its URL as that of its owner (on the embedded server no superuser)."""
     embedded = "WETREAD_TEST_DATABASE_URL" not in os.environ
     with _administer(server) as connection:
-        owner = f" OWNER {ROLE}" if embedded else ""
+        # Copied as files, not through the log: a third of the work, where nothing waits for the disk.
+        owner = f" OWNER {ROLE} STRATEGY FILE_COPY" if embedded else ""
         connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE {template}{owner}")
     url = server.set(database=name, username=ROLE) if embedded else server.set(database=name)
     return url.render_as_string(hide_password=False)

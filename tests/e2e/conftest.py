@@ -26,7 +26,7 @@ from web.settings import WebSettings
 
 PASSWORD = "correct horse battery"
 ARTEFACTS = Path(__file__).resolve().parents[1] / "artefacts"
-EXPECT_MS = 20_000  # a machine that does other work at the same time is slow, and not wrong
+EXPECT_MS = 60_000  # a machine that does other work at the same time is slow, and not wrong
 CHROMIUM_ARGS = (
     "--no-sandbox",
     "--disable-gpu",

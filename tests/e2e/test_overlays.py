@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page, expect
 from fhir_records import tables
 from fhir_records.model import ReadState, Role
 from tests import seed
-from tests.e2e.conftest import PASSWORD, Site, Visitor
+from tests.e2e.conftest import EXPECT_MS, PASSWORD, Site, Visitor
 
 WEBGL = ("--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
 PROCESSOR = ("--no-sandbox", "--disable-gpu", "--disable-3d-apis")
@@ -257,7 +257,7 @@ def test_a_finding_that_comes_while_one_waits_brings_its_images_and_map(
         row.state = ReadState.READ
         seed.add_result(session, row, finding=seed.glioma(row.study))
         seed.add_maps(session, row.study, read_id)
-    page.get_by_role("button", name="Key image 2 – slice 1").wait_for(timeout=8000)
+    page.get_by_role("button", name="Key image 2 – slice 1").wait_for(timeout=EXPECT_MS)
     page.get_by_role("button", name="Map", exact=True).wait_for()
     page.locator("#finding").get_by_role("link", name="2. Image 1").click()
     expect(page.locator(".wv-top-right")).to_have_text("Key image 2")
