@@ -6,8 +6,9 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -122,9 +123,10 @@ class Visitor:
 
 
 @pytest.fixture(scope="session")
-def launch() -> Iterator[Callable[[Sequence[str]], Browser]]:
-    """Starts headless Chromium with options: ``WETREAD_TEST_CHROMIUM``, or the one on the PATH.
+def launch() -> Iterator[Callable[[tuple[str, ...]], Browser]]:
+    """Headless Chromium with options, started when first asked for: ``WETREAD_TEST_CHROMIUM``, or the one on the PATH.
 
+    It is closed at the end of the run; what a test opens in it is a context of its own, which knows nothing of others.
     One Playwright for the whole run: a process can hold no second one.
     """
     program = os.environ.get("WETREAD_TEST_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
@@ -132,15 +134,13 @@ def launch() -> Iterator[Callable[[Sequence[str]], Browser]]:
         pytest.skip("SKIPPED LOUDLY: Chromium is not installed (Debian: apt install chromium)")
     expect.set_options(timeout=EXPECT_MS)
     with sync_playwright() as playwright:
-        yield lambda options: playwright.chromium.launch(executable_path=program, args=list(options))
+        yield cache(lambda options: playwright.chromium.launch(executable_path=program, args=list(options)))
 
 
 @pytest.fixture(scope="session")
-def browser(launch: Callable[[Sequence[str]], Browser]) -> Iterator[Browser]:
+def browser(launch: Callable[[tuple[str, ...]], Browser]) -> Browser:
     """Headless Chromium for the pages."""
-    opened = launch(CHROMIUM_ARGS)
-    yield opened
-    opened.close()
+    return launch(CHROMIUM_ARGS)
 
 
 @pytest.fixture
@@ -152,6 +152,7 @@ def visit(browser: Browser) -> Iterator[Callable[..., Visitor]]:
         context = browser.new_context(
             viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light"
         )
+        context.set_default_timeout(EXPECT_MS)
         contexts.append(context)
         visitor = Visitor(context.new_page(), site)
         visitor.page.on("pageerror", lambda error: visitor.complaints.append(f"error: {error}"))

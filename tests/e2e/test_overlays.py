@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,6 @@ from tests.e2e.conftest import EXPECT_MS, PASSWORD, Site, Visitor
 WEBGL = ("--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
 PROCESSOR = ("--no-sandbox", "--disable-gpu", "--disable-3d-apis")
 SIDE = 128  # pixels of the phantom
-WAIT_MS = 20_000
 
 Pixels = npt.NDArray[np.int16]
 
@@ -59,15 +58,15 @@ class Stage:
 
 @pytest.fixture(params=[WEBGL, PROCESSOR], ids=["webgl", "processor"])
 def stage(
-    request: pytest.FixtureRequest, mapped_site: Site, launch: Callable[[Sequence[str]], Browser]
+    request: pytest.FixtureRequest, mapped_site: Site, launch: Callable[[tuple[str, ...]], Browser]
 ) -> Iterator[Stage]:
     """The study's viewer, drawn by WebGL in software, and by the processor alone."""
-    browser = launch(request.param)
-    page = browser.new_page(viewport={"width": 1440, "height": 900})
-    page.set_default_timeout(WAIT_MS)
+    context = launch(request.param).new_context(viewport={"width": 1440, "height": 900})
+    context.set_default_timeout(EXPECT_MS)
+    page = context.new_page()
     open_study(page, mapped_site)
     yield Stage(page)
-    browser.close()
+    context.close()
 
 
 def open_study(page: Page, site: Site) -> None:
