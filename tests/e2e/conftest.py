@@ -37,6 +37,10 @@ CHROMIUM_ARGS = (
     "--disable-component-update",
     "--disable-sync",
 )
+_PLAIN = ("--no-sandbox", "--disable-background-networking", "--disable-component-update")
+# Drawn by WebGL in software, and by the processor alone.
+WEBGL = (*_PLAIN, "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
+NO_WEBGL = (*_PLAIN, "--disable-gpu", "--disable-3d-apis")
 
 
 @dataclass(slots=True)

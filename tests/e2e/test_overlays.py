@@ -15,10 +15,8 @@ from playwright.sync_api import Browser, Page, expect
 from fhir_records import tables
 from fhir_records.model import ReadState, Role
 from tests import seed
-from tests.e2e.conftest import EXPECT_MS, PASSWORD, Site, Visitor
+from tests.e2e.conftest import EXPECT_MS, NO_WEBGL, PASSWORD, WEBGL, Site, Visitor
 
-WEBGL = ("--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
-PROCESSOR = ("--no-sandbox", "--disable-gpu", "--disable-3d-apis")
 SIDE = 128  # pixels of the phantom
 
 Pixels = npt.NDArray[np.int16]
@@ -56,7 +54,7 @@ class Stage:
         self.page.get_by_role("button", name=name, exact=True).click()
 
 
-@pytest.fixture(params=[WEBGL, PROCESSOR], ids=["webgl", "processor"])
+@pytest.fixture(params=[WEBGL, NO_WEBGL], ids=["webgl", "processor"])
 def stage(
     request: pytest.FixtureRequest, mapped_site: Site, launch: Callable[[tuple[str, ...]], Browser]
 ) -> Iterator[Stage]:

@@ -23,13 +23,10 @@ from starlette.staticfiles import StaticFiles
 
 from fhir_records.database import Database
 from tests.dicomweb_archive import put
-from tests.e2e.conftest import EXPECT_MS
+from tests.e2e.conftest import EXPECT_MS, NO_WEBGL, WEBGL
 from web.dicomweb_http import dicomweb_router
 from web.pages import STATIC, VIEWER_POLICY, SecurityHeaders
 
-CHROMIUM_OPTIONS = ("--no-sandbox", "--disable-background-networking", "--disable-component-update")
-SOFTWARE_WEBGL = ("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
-NO_WEBGL = ("--disable-gpu", "--disable-3d-apis")
 SLICES = 30
 KEY_IMAGE = 12  # slice number of the first key image
 BROKEN = 20  # slice number of the image that cannot be decoded
@@ -109,13 +106,13 @@ def _browse(site: Site, browser: Browser, width: int = 1200) -> Iterator[Page]:
 @pytest.fixture
 def page(site: Site, launch: Callable[[tuple[str, ...]], Browser]) -> Iterator[Page]:
     """The page in a browser that draws WebGL in software."""
-    yield from _browse(site, launch((*CHROMIUM_OPTIONS, *SOFTWARE_WEBGL)))
+    yield from _browse(site, launch(WEBGL))
 
 
 @pytest.fixture
 def plain_page(site: Site, launch: Callable[[tuple[str, ...]], Browser]) -> Iterator[Page]:
     """The page, narrow, in a browser without any WebGL."""
-    yield from _browse(site, launch((*CHROMIUM_OPTIONS, *NO_WEBGL)), width=400)
+    yield from _browse(site, launch(NO_WEBGL), width=400)
 
 
 def at(page: Page, number: int) -> None:
