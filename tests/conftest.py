@@ -14,10 +14,10 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # end. The very first make what is made once, while the next ones need none of it.
 LONGEST = (
     "integration/test_main_job.py",
-    "integration/test_durability.py",
     "e2e/test_every_page.py",
-    "integration/test_embedded_postgres.py",
     "integration/test_conformance_matrix.py",
+    "integration/test_durability.py",
+    "integration/test_embedded_postgres.py",
     "integration/test_model_runner.py",
     "e2e/test_overlays.py",
     "integration/test_demo.py",
