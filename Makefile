@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 ARGS ?=
 
-.PHONY: help setup setup-test demo test lint unit viewer pictures bench fuzz chaos power clean
+.PHONY: help setup setup-test demo test every-test lint unit viewer pictures bench fuzz chaos power clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -32,8 +32,13 @@ $(VENV)/.setup-test: $(VENV)/.setup
 demo: setup ## the main job on this machine; ARGS=--once stops by itself, ARGS="--scans DIR" sends a folder
 	$(BIN)/wetread demo $(ARGS)
 
-test: setup-test lint ## every test, with real peers where they can be installed
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --max-worker-restart 0 $(ARGS)
+# Compiled once, not by each of the many processes that the tests start.
+test: export PYTHONDONTWRITEBYTECODE =
+test: ## every test, with real peers where they can be installed, and beside them what lint looks at
+	$(MAKE) --no-print-directory --jobs 2 lint every-test
+
+every-test: setup-test
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 $(ARGS)
 
 lint: setup-test ## style, types, who may import whom
 	$(BIN)/ruff check .

@@ -196,15 +196,12 @@ def _service(home: Path, config: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 def _wait_ready(url: str, service: subprocess.Popen[bytes], home: Path) -> None:
     end = time.monotonic() + START_LIMIT_S
-    while time.monotonic() < end:
-        if service.poll() is not None:
-            break
-        try:
-            if httpx.get(f"{url}/health/ready", timeout=5).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.2)
+    with httpx.Client(timeout=5) as client:
+        while time.monotonic() < end and service.poll() is None:
+            with suppress(httpx.TransportError):
+                if client.get(f"{url}/health/ready").status_code == 200:
+                    return
+            time.sleep(0.2)
     raise DemoFailed(f"Wetread did not start; its log is {home / 'demo.log'}.")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,8 +21,10 @@ from deploy.embedded_postgres import lifetime
 from fhir_records.database import Database
 from inference.registry import Registry
 from tests.peers import free_port
+from tests.run_once import copied, made_once
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+GUARD_S = 240.0  # a guard against waiting for ever, on a machine however slow
 
 _CONFIG = """
 [site]
@@ -37,7 +38,7 @@ port = {http_port}
 """
 
 
-def until(condition: Callable[[], Any], seconds: float = 60, what: str = "it") -> Any:
+def until(condition: Callable[[], Any], seconds: float = GUARD_S, what: str = "it") -> Any:
     """Wait until ``condition`` gives something true, and give that."""
     end = time.monotonic() + seconds
     while True:
@@ -45,7 +46,7 @@ def until(condition: Callable[[], Any], seconds: float = 60, what: str = "it") -
         if found:
             return found
         assert time.monotonic() < end, f"{what} did not come about within {seconds:g} s"
-        time.sleep(0.1)
+        time.sleep(0.25)
 
 
 def processes_of(home: Path) -> list[tuple[int, list[str]]]:
@@ -101,22 +102,23 @@ class Service:
 
     def wait_ready(self) -> None:
         """Wait until pages, listener and a worker answer."""
-        until(self._is_ready, 120, "readiness")
+        with httpx.Client(base_url=self.url, timeout=60) as client:  # one: to make it costs more than to ask
+            until(lambda: self._is_ready(client), what="readiness")
         ready = sum(line.get("event") == "worker ready" for line in self.log_lines())
-        until(lambda: ready or any(line.get("event") == "worker ready" for line in self.log_lines()), 60, "the worker")
+        until(lambda: ready or any(line.get("event") == "worker ready" for line in self.log_lines()), what="the worker")
 
-    def _is_ready(self) -> bool:
+    def _is_ready(self, client: httpx.Client) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, self.log()[-3000:]
         with suppress(httpx.TransportError):
-            return httpx.get(f"{self.url}/health/ready", timeout=5).status_code == 200
+            return client.get("/health/ready").status_code == 200
         return False
 
     def stop(self) -> int:
         """Stop it as an administrator would; its exit status."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(90)
+        return self.process.wait(GUARD_S)
 
     def kill(self) -> None:
         """Kill the supervisor; its roles follow it."""
@@ -149,7 +151,7 @@ class Service:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=GUARD_S,
             check=False,
         )
 
@@ -181,15 +183,25 @@ def running(home: Path, config: str = "", *, idle: float = 1.0) -> Iterator[Serv
 
 @pytest.fixture(scope="session")
 def registered_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shipped models, registered once for all homes of this run."""
-    root = tmp_path_factory.mktemp("registry") / "models"
-    Registry(root).ensure_shipped()
-    return root
+    """The shipped models, registered once for all processes of this run; copy them before changing them."""
+    return (
+        made_once(tmp_path_factory, "registry", lambda folder: Registry(folder / "models").ensure_shipped()) / "models"
+    )
+
+
+@pytest.fixture(scope="session")
+def begun(registered_models: Path, made_database: Path) -> Callable[[Path], Path]:
+    """Makes a home, in a folder that is not there yet, as an earlier start leaves it: models and database are made."""
+
+    def begin(home: Path) -> Path:
+        copied(made_database, home)
+        copied(registered_models, home / "models")
+        return home
+
+    return begin
 
 
 @pytest.fixture
-def home(tmp_path: Path, registered_models: Path) -> Path:
-    """A home of its own in which the models are registered already."""
-    folder = tmp_path / "home"
-    shutil.copytree(registered_models, folder / "models")
-    return folder
+def home(tmp_path: Path, begun: Callable[[Path], Path]) -> Path:
+    """A home of its own in which the models are registered already and the database is made."""
+    return begun(tmp_path / "home")

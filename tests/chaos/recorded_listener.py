@@ -20,7 +20,7 @@ from tests.chaos.senders import by_pynetdicom
 from tests.chaos.stand import REPOSITORY
 from tests.chaos.studies import Kind, Ledger, Made, Studies
 from tests.chaos.syscalls import UNKNOWN, Call, Recorder, path_of, text_of
-from tests.peers import free_port, listens, wait_until
+from tests.peers import PEER_TIMEOUT_S, free_port, listens, wait_until
 
 _SENDS = frozenset(("sendto", "sendmsg", "write", "writev"))
 _FILES = re.compile(rb"objects/[0-9-]+/[0-9]+/[0-9a-f]+\.dcm")
@@ -72,13 +72,13 @@ def record(folder: Path, database_url: str, *, seed: int, studies: int = 3, kill
     inject = [f"fsync,fdatasync:signal=SIGKILL:when={_KILL_AT}+{_KILL_AT}"] if killed else []
     recorder = Recorder(command, folder / "calls", folder / "listener.log", env=env, inject=inject)
     try:
-        wait_until(lambda: listens(port), timeout_s=60, what="the recorded listener")
+        wait_until(lambda: listens(port), what="the recorded listener")
         _send(folder / "sent", ledger, port, seed, studies)
         wait_until(lambda: not list((root / "spool" / "incoming").iterdir()), what="the end of the writing")
     finally:
         with suppress(IndexError, ProcessLookupError):  # it ended by itself, which is a failure of its own
             os.kill(recorder.program, signal.SIGTERM)
-        recorder.process.wait(60)
+        recorder.process.wait(PEER_TIMEOUT_S)
     calls = recorder.calls()
     answers = list(_answers(calls))
     told = {sop_uid for _, sop_uid, status in answers if status == 0}

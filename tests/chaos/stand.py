@@ -16,7 +16,7 @@ from fhir_records.database import Database
 from fhir_records.migrations import migrate
 from tests.chaos.clock import Clock
 from tests.chaos.processes import Kept
-from tests.peers import free_port, listens, wait_until
+from tests.peers import PEER_TIMEOUT_S, free_port, listens, wait_until
 from tests.small_disk import SmallDisk, small_disk
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -46,7 +46,7 @@ class Stand:
     disk: SmallDisk | None  # None: the spool lies on an ordinary disk
     clock: Clock | None  # None: the listener has the machine's own
 
-    def wait_listening(self, seconds: float = 60) -> None:
+    def wait_listening(self, seconds: float = PEER_TIMEOUT_S) -> None:
         """Wait until associations are accepted."""
         wait_until(lambda: listens(self.port), timeout_s=seconds, what="the listener")
 
@@ -115,7 +115,7 @@ def _stand(
     return Stand(folder, port, server, database, Spool(home / "spool"), listen, sweepers, disk, clock)
 
 
-def start_database(server: EmbeddedPostgres, seconds: float = 60) -> None:
+def start_database(server: EmbeddedPostgres, seconds: float = PEER_TIMEOUT_S) -> None:
     """Start the database again after it was killed."""
     end = time.monotonic() + seconds
     while True:

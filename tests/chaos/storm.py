@@ -164,7 +164,7 @@ def _recover(stand: Stand) -> None:
 
 def _settle(stand: Stand, ledger: Ledger, account: Account) -> None:
     """Wait until the index knows all, without any help."""
-    end = time.monotonic() + 90
+    end = time.monotonic() + 240
     while time.monotonic() < end:
         try:
             if verdict.settled(stand, ledger):

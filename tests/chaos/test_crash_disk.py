@@ -12,6 +12,7 @@ import pytest
 from tests.chaos.crash_disk import Manner, Tree, crashed, live
 from tests.chaos.disk_history import History, Unmodelled
 from tests.chaos.syscalls import Call, Recorder, may_record, parse
+from tests.peers import PEER_TIMEOUT_S
 
 pytestmark = pytest.mark.skipif(not may_record(), reason="SKIPPED LOUDLY: system calls are recorded by strace")
 
@@ -38,7 +39,7 @@ def recorded(folder: Path, program: str) -> tuple[History, list[Call], int]:
     root.mkdir()
     command = [sys.executable, "-I", "-S", "-c", _PREPARE + program, str(root)]
     recorder = Recorder(command, folder / "calls", folder / "output")
-    recorder.process.wait(60)
+    recorder.process.wait(PEER_TIMEOUT_S)
     calls = recorder.calls()
     answers = [call.enter for call in calls if call.name == "write" and call.arguments[0].startswith("1<")]
     return History(str(root), calls), calls, answers[0] if answers else calls[-1].leave + 1

@@ -19,7 +19,7 @@ from tests.chaos.stand import REPOSITORY
 from tests.chaos.studies import Ledger, Studies
 from tests.chaos.syscalls import Recorder, may_record
 from tests.chaos.verdict import data_sha256
-from tests.peers import free_port, listens, wait_until
+from tests.peers import PEER_TIMEOUT_S, free_port, listens, wait_until
 
 pytestmark = pytest.mark.skipif(not may_record(), reason="SKIPPED LOUDLY: faults are injected by strace")
 
@@ -56,7 +56,7 @@ def test_what_the_disk_refuses_is_not_acknowledged(
         [*command, str(port), "1"], tmp_path / "calls", tmp_path / "log", env=env, inject=[fault], data=False
     )
     try:
-        wait_until(lambda: listens(port), timeout_s=60, what="the listener")
+        wait_until(lambda: listens(port), what="the listener")
         answers = by_pynetdicom(made, port, "QUOTA")
         assert len(answers) == len(made), "an association did not survive the disk's no"
         assert set(answers.values()) == statuses
@@ -71,7 +71,7 @@ def test_what_the_disk_refuses_is_not_acknowledged(
         assert _kept(spool) == {one.sha256 for one in made}
     finally:
         os.kill(recorder.program, signal.SIGTERM)
-        recorder.process.wait(60)
+        recorder.process.wait(PEER_TIMEOUT_S)
 
 
 def _kept(spool: Spool) -> set[str]:

@@ -13,10 +13,6 @@ from playwright.sync_api import Page, expect
 from fhir_records.model import Role
 from tests.e2e.conftest import PASSWORD, Site
 
-WEBGL = ("--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
-PROCESSOR = ("--no-sandbox", "--disable-gpu", "--disable-3d-apis")
-WAIT_MS = 20_000
-
 Pixels = npt.NDArray[np.int16]  # RGB, shape (rows, columns, 3)
 
 

@@ -57,7 +57,6 @@ def addresses(made: busy.Busy) -> Iterator[tuple[str, Role, str]]:
         yield f"routing-{word}", Role.ADMIN, f"/admin/routing/trials/{number}"
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize(("width", "dark"), LOOKS)
 def test_every_page_is_whole_and_open_to_all(
     busy_site: tuple[Site, busy.Busy], visit: Visit, request: pytest.FixtureRequest, width: int, dark: bool

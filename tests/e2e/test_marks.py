@@ -2,40 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, BrowserContext, expect
 
 from fhir_records import tables
 from fhir_records.model import ImageRef, ReadState, Role
 from tests import outlined, seed
-from tests.e2e.conftest import Site
-from tests.e2e.stage import PROCESSOR, WAIT_MS, WEBGL, Stage, open_study
+from tests.e2e.conftest import EXPECT_MS, NO_WEBGL, WEBGL, Site
+from tests.e2e.stage import Stage, open_study
 
 LAYOUT = outlined.Layout(multi_frame=True)
 SHOWN = 2  # the frame that is marked
 
 
-@pytest.fixture(params=[WEBGL, PROCESSOR], ids=["webgl", "processor"])
+@pytest.fixture(params=[WEBGL, NO_WEBGL], ids=["webgl", "processor"])
 def opened(
-    request: pytest.FixtureRequest, site: Site, launch: Callable[[Sequence[str]], Browser]
+    request: pytest.FixtureRequest, site: Site, launch: Callable[[tuple[str, ...]], Browser]
 ) -> Iterator[Callable[[Role, int], Stage]]:
     """Opens a multi-frame study as somebody, each time in a browser session of its own."""
     with site.database.session() as session:
         site.study = outlined.outlined_study(session, 1, LAYOUT)
         outlined.write_images(site.spool, session, site.study, LAYOUT)
     browser = launch(request.param)
+    contexts: list[BrowserContext] = []
 
     def open_as(role: Role, shown: int) -> Stage:
-        page = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
-        page.set_default_timeout(WAIT_MS)
-        return open_study(page, site, shown=shown, slices=outlined.SLICES, role=role)
+        context = browser.new_context(viewport={"width": 1440, "height": 900})
+        context.set_default_timeout(EXPECT_MS)
+        contexts.append(context)
+        return open_study(context.new_page(), site, shown=shown, slices=outlined.SLICES, role=role)
 
     yield open_as
-    browser.close()
+    for context in contexts:
+        context.close()
 
 
 def edges(stage: Stage) -> tuple[float, float, float, float]:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 from scipy import ndimage
 
 from fhir_records.model import Role
 from fhir_records.store.outlines import outlines_of
 from tests import outlined
-from tests.e2e.conftest import PASSWORD, Site, Visitor
-from tests.e2e.stage import PROCESSOR, WAIT_MS, WEBGL, Pixels, Stage, open_study
+from tests.e2e.conftest import EXPECT_MS, NO_WEBGL, PASSWORD, WEBGL, Site, Visitor
+from tests.e2e.stage import Pixels, Stage, open_study
 from tests.integration.outlined_heads import SLICES, OutlinedStudy, register
 
 Grey = npt.NDArray[np.float64]  # shape (rows, columns)
@@ -42,30 +42,33 @@ class Look:
 
 LOOKS = {
     "webgl": Look(WEBGL, exact=0.25),
-    "processor": Look(PROCESSOR, exact=0.5),  # draws the image's pixels unmixed, which moves their edges
+    "processor": Look(NO_WEBGL, exact=0.5),  # draws the image's pixels unmixed, which moves their edges
     "fine": Look(WEBGL, exact=0.75, ratio=1.5),  # a canvas has whole pixels, which the stage of such a screen has not
 }
 
 
 @pytest.fixture
-def open_layout(site: Site, launch: Callable[[Sequence[str]], Browser]) -> Iterator[Callable[[str, str], Stage]]:
+def open_layout(site: Site, launch: Callable[[tuple[str, ...]], Browser]) -> Iterator[Callable[[str, str], Stage]]:
     """Opens the study of a layout in a browser that draws in its own way."""
-    browsers: list[Browser] = []
+    contexts: list[BrowserContext] = []
 
     def opened(layout: str, look: str) -> Stage:
         with site.database.session() as session:
             site.study = outlined.outlined_study(session, 1, LAYOUTS[layout])
             outlined.write_images(site.spool, session, site.study, LAYOUTS[layout])
-        browsers.append(launch(LOOKS[look].options))
-        page = browsers[0].new_page(viewport={"width": 1440, "height": 900}, device_scale_factor=LOOKS[look].ratio)
-        page.set_default_timeout(WAIT_MS)
+        context = launch(LOOKS[look].options).new_context(
+            viewport={"width": 1440, "height": 900}, device_scale_factor=LOOKS[look].ratio
+        )
+        context.set_default_timeout(EXPECT_MS)
+        contexts.append(context)
+        page = context.new_page()
         stage = open_study(page, site, shown=1, slices=outlined.SLICES)
         page.get_by_role("button", name="Outline", exact=True).wait_for()
         return stage
 
     yield opened
-    for browser in browsers:
-        browser.close()
+    for context in contexts:
+        context.close()
 
 
 def switched_on(stage: Stage) -> tuple[Pixels, Pixels]:
@@ -291,15 +294,15 @@ def test_the_page_is_whole_with_outlines_on_every_screen(site: Site, visit: Call
 
 
 def test_what_a_real_model_outlined_lies_on_its_mask(
-    site: Site, launch: Callable[[Sequence[str]], Browser], tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+    site: Site, launch: Callable[[tuple[str, ...]], Browser], tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
 ) -> None:
     """From a phantom's images over the model to the screen: the filled area is the stored mask, pixel by pixel."""
     study = OutlinedStudy(site.database, tmp_path, register(tmp_path_factory.mktemp("outlining")))
     study.read(1)
-    browser = launch(WEBGL)
+    context = launch(WEBGL).new_context(viewport={"width": 1440, "height": 900})
     try:
-        page = browser.new_page(viewport={"width": 1440, "height": 900})
-        page.set_default_timeout(WAIT_MS)
+        context.set_default_timeout(EXPECT_MS)
+        page = context.new_page()
         _open(page, site, study.study_uid)
         page.locator("#finding").get_by_role("link", name="mass").click()
         page.locator(".wv-line").wait_for(state="attached")
@@ -312,7 +315,7 @@ def test_what_a_real_model_outlined_lies_on_its_mask(
         filled = np.abs(laid - stage.pixels()).sum(axis=2) > 24
         assert_fits(ndimage.binary_fill_holes(filled), stored_mask(study, place))
     finally:
-        browser.close()
+        context.close()
 
 
 def _open(page: Page, site: Site, study_uid: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +12,8 @@ from playwright.sync_api import Browser, expect
 from fhir_records import tables
 from fhir_records.model import ReadState
 from tests import seed
-from tests.e2e.conftest import Site, Visitor
-from tests.e2e.stage import PROCESSOR, WAIT_MS, WEBGL, Pixels, Stage, open_study
+from tests.e2e.conftest import EXPECT_MS, NO_WEBGL, WEBGL, Site, Visitor
+from tests.e2e.stage import Pixels, Stage, open_study
 
 SIDE = 128  # pixels of the phantom
 
@@ -29,18 +29,18 @@ def mapped_site(site: Site) -> Site:
     return site
 
 
-@pytest.fixture(params=[WEBGL, PROCESSOR], ids=["webgl", "processor"])
+@pytest.fixture(params=[WEBGL, NO_WEBGL], ids=["webgl", "processor"])
 def stage(
-    request: pytest.FixtureRequest, mapped_site: Site, launch: Callable[[Sequence[str]], Browser]
+    request: pytest.FixtureRequest, mapped_site: Site, launch: Callable[[tuple[str, ...]], Browser]
 ) -> Iterator[Stage]:
     """The study's viewer, drawn by WebGL in software, and by the processor alone."""
-    browser = launch(request.param)
-    page = browser.new_page(viewport={"width": 1440, "height": 900})
-    page.set_default_timeout(WAIT_MS)
+    context = launch(request.param).new_context(viewport={"width": 1440, "height": 900})
+    context.set_default_timeout(EXPECT_MS)
+    page = context.new_page()
     stage = open_study(page, mapped_site, shown=2)
     page.get_by_role("button", name="Map", exact=True).wait_for()
     yield stage
-    browser.close()
+    context.close()
 
 
 def middle(weight: npt.NDArray[np.float64]) -> tuple[float, float]:
@@ -216,7 +216,7 @@ def test_a_finding_that_comes_while_one_waits_brings_its_images_and_map(
         row.state = ReadState.READ
         seed.add_result(session, row, finding=seed.glioma(row.study))
         seed.add_maps(session, row.study, read_id)
-    page.get_by_role("button", name="Key image 2 – slice 1").wait_for(timeout=8000)
+    page.get_by_role("button", name="Key image 2 – slice 1").wait_for(timeout=EXPECT_MS)
     page.get_by_role("button", name="Map", exact=True).wait_for()
     page.locator("#finding").get_by_role("link", name="2. Image 1").click()
     expect(page.locator(".wv-top-right")).to_have_text("Key image 2")

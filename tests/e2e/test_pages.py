@@ -9,7 +9,7 @@ import pytest
 from fhir_records import tables
 from fhir_records.model import ReadState, Role
 from tests import seed
-from tests.e2e.conftest import Site, Visitor
+from tests.e2e.conftest import EXPECT_MS, Site, Visitor
 
 Visit = Callable[..., Visitor]
 
@@ -48,11 +48,11 @@ def test_the_empty_worklist_fills_by_itself_and_keeps_the_focus(
     with site.database.session() as session:
         seed.add_study(session, 1, name="First^Patient")
     link = visitor.page.get_by_role("link", name="First, Patient")
-    link.wait_for(timeout=6000)
+    link.wait_for(timeout=EXPECT_MS)
     link.focus()
     with site.database.session() as session:
         made = seed.every_state(session, after=1)
-    visitor.page.get_by_role("link", name="Rossi, Anna").wait_for(timeout=6000)
+    visitor.page.get_by_role("link", name="Rossi, Anna").wait_for(timeout=EXPECT_MS)
     assert made
     assert visitor.page.evaluate("document.activeElement.textContent") == "First, Patient"
     visitor.picture(f"worklist-{look}")
@@ -65,9 +65,9 @@ def test_the_list_says_when_wetread_does_not_answer(site: Site, visit: Visit) ->
     visitor.log_in()
     visitor.page.route("**/worklist/rows*", lambda route: route.abort())
     notice = visitor.page.get_by_text("Wetread does not answer at the moment")
-    notice.wait_for(timeout=6000)
+    notice.wait_for(timeout=EXPECT_MS)
     visitor.page.unroute("**/worklist/rows*")
-    notice.wait_for(state="hidden", timeout=6000)
+    notice.wait_for(state="hidden", timeout=EXPECT_MS)
 
 
 def test_the_study_page_comes_alive_when_the_read_is_done(site: Site, visit: Visit) -> None:
@@ -85,7 +85,7 @@ def test_the_study_page_comes_alive_when_the_read_is_done(site: Site, visit: Vis
         row = session.get_one(tables.Read, read_id)
         row.state = ReadState.READ
         seed.add_result(session, row, finding=seed.no_neoplasm(row.study))
-    visitor.page.get_by_role("heading", name="No neoplasm of the brain").wait_for(timeout=6000)
+    visitor.page.get_by_role("heading", name="No neoplasm of the brain").wait_for(timeout=EXPECT_MS)
 
 
 def test_the_search_narrows_the_list(seeded_site: Site, visit: Visit) -> None:

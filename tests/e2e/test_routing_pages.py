@@ -11,7 +11,7 @@ from sqlalchemy import select
 from fhir_records import tables
 from fhir_records.model import DeliveryState, Role
 from tests import routed
-from tests.e2e.conftest import Site, Visitor
+from tests.e2e.conftest import EXPECT_MS, Site, Visitor
 
 Visit = Callable[..., Visitor]
 SATURDAY_NIGHT = dt.datetime(2026, 11, 21, 22, 10, tzinfo=routed.ZONE)
@@ -81,7 +81,7 @@ def test_rules_are_tried_before_they_are_put_to_use(
     visitor.page.wait_for_url("**/admin/routing/trials/1")
     visitor.page.get_by_text("under way").wait_for()
     routed.trier(site.database, site.spool)(1)
-    visitor.page.get_by_text("1 of 4 studies would go elsewhere").wait_for(timeout=5000)
+    visitor.page.get_by_text("1 of 4 studies would go elsewhere").wait_for(timeout=EXPECT_MS)
     visitor.page.locator("details.change summary").click()
     visitor.page.locator(".change .route", has_text="brain MR").wait_for()
     visitor.picture(f"routing-trial-{look}")
@@ -103,7 +103,7 @@ def test_rules_that_are_wrong_are_told_with_their_place(
     visitor.page.wait_for_url("**/admin/routing/trials/1")
     routed.trier(site.database, site.spool)(1)
     fault = visitor.page.locator("pre.fault")
-    fault.wait_for(timeout=5000)
+    fault.wait_for(timeout=EXPECT_MS)
     said = fault.inner_text()
     assert "line 3, column 14 (line 6, column 14 of the rules): patient has no aeg (is age meant?)" in said
     assert "now has no our (is hour meant?)" in said

@@ -11,7 +11,7 @@ from fhir_records import tables
 from fhir_records.model import Act, DeliveryState, ResultStatus, Role
 from fhir_records.store.results import latest_result
 from tests import seed
-from tests.e2e.conftest import Site, Visitor
+from tests.e2e.conftest import EXPECT_MS, Site, Visitor
 
 Visit = Callable[..., Visitor]
 
@@ -124,7 +124,7 @@ def test_a_finding_is_rejected_and_what_was_sent_is_shown_as_to_be_taken_back(re
         row = session.get_one(tables.Delivery, read_site.study.delivery_id)
         row.state, row.last_error = DeliveryState.WITHDRAWAL_OPEN, "To be deleted there by hand."
         session.get_one(tables.Document, read_site.study.document_id).withdrawal = "rejected"
-    page.get_by_text("withdrawal open").wait_for(timeout=6000)
+    page.get_by_text("withdrawal open").wait_for(timeout=EXPECT_MS)
     visitor.picture("rejected-wide")
     assert visitor.complaints == []
     admin = visit(read_site, dark=True)

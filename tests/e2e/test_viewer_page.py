@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -23,16 +23,13 @@ from starlette.staticfiles import StaticFiles
 
 from fhir_records.database import Database
 from tests.dicomweb_archive import put
+from tests.e2e.conftest import EXPECT_MS, NO_WEBGL, WEBGL
 from web.dicomweb_http import dicomweb_router
 from web.pages import STATIC, VIEWER_POLICY, SecurityHeaders
 
-CHROMIUM_OPTIONS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update"]
-SOFTWARE_WEBGL = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-NO_WEBGL = ["--disable-gpu", "--disable-3d-apis"]
 SLICES = 30
 KEY_IMAGE = 12  # slice number of the first key image
 BROKEN = 20  # slice number of the image that cannot be decoded
-WAIT_MS = 20_000
 
 
 @dataclass
@@ -97,24 +94,25 @@ def site(database: Database, test_data: Path, tmp_path: Path) -> Iterator[Site]:
 
 
 def _browse(site: Site, browser: Browser, width: int = 1200) -> Iterator[Page]:
-    page = browser.new_page(viewport={"width": width, "height": 800})
-    page.set_default_timeout(WAIT_MS)
+    context = browser.new_context(viewport={"width": width, "height": 800})
+    context.set_default_timeout(EXPECT_MS)
+    page = context.new_page()
     page.on("console", lambda message: site.trouble.append(message.text) if message.type == "error" else None)
     page.goto(site.url)
     yield page
-    browser.close()
+    context.close()
 
 
 @pytest.fixture
-def page(site: Site, launch: Callable[[Sequence[str]], Browser]) -> Iterator[Page]:
+def page(site: Site, launch: Callable[[tuple[str, ...]], Browser]) -> Iterator[Page]:
     """The page in a browser that draws WebGL in software."""
-    yield from _browse(site, launch([*CHROMIUM_OPTIONS, *SOFTWARE_WEBGL]))
+    yield from _browse(site, launch(WEBGL))
 
 
 @pytest.fixture
-def plain_page(site: Site, launch: Callable[[Sequence[str]], Browser]) -> Iterator[Page]:
+def plain_page(site: Site, launch: Callable[[tuple[str, ...]], Browser]) -> Iterator[Page]:
     """The page, narrow, in a browser without any WebGL."""
-    yield from _browse(site, launch([*CHROMIUM_OPTIONS, *NO_WEBGL]), width=400)
+    yield from _browse(site, launch(NO_WEBGL), width=400)
 
 
 def at(page: Page, number: int) -> None:

@@ -94,7 +94,7 @@ def test_a_report_on_a_new_association_confirms(bench: Bench, peer: Liar) -> Non
     with report_listener(taker(bench)) as port:
         peer.report_to = port
         confirm(bench, commitment(peer.node, wait_s=0))
-        wait_until(lambda: bench.states() == ["confirmed"], 5, "the report")
+        wait_until(lambda: bench.states() == ["confirmed"], what="the report")
     assert peer.statuses == [0]
 
 
@@ -214,14 +214,14 @@ def test_orthanc_commits_on_a_new_association(bench: Bench, real: OrthancPeer) -
     with report_listener(take, real.report_port):  # type: ignore[attr-defined]
         deliver(bench, node)
         confirm(bench, commitment(node, wait_s=0), real.ae_title)
-        wait_until(lambda: bench.states() == ["confirmed"], 15, "Orthanc's report")
+        wait_until(lambda: bench.states() == ["confirmed"], what="Orthanc's report")
         with bench.database.session() as session:
             row = session.query(tables.Delivery).one()
             row.state, row.confirm_at = tables.DeliveryState.DELIVERED, NOW
         for instance in real.instances():
             real.rest(f"instances/{instance}", method="DELETE")
         confirm(bench, commitment(node, wait_s=0), real.ae_title)
-        wait_until(lambda: bench.states() == ["waiting"], 15, "Orthanc's report of the loss")
+        wait_until(lambda: bench.states() == ["waiting"], what="Orthanc's report of the loss")
     deliver(bench, node)
     assert bench.states() == ["delivered"] and len(real.instances()) == 1
 
@@ -249,7 +249,7 @@ def test_orthanc_is_read_back_and_what_it_lost_is_not_confirmed(bench: Bench, re
 def test_a_rejected_report_is_deleted_from_a_real_orthanc(bench: Bench, real: OrthancPeer) -> None:
     """From rejection to an empty archive, through Orthanc's REST API; while it is down the withdrawal stays open."""
     node = Node("pacs", real.ae_title, real.host, real.dicom_port, 10)
-    archive = orthanc.OrthancNode("archive", real.url, timeout_s=5)
+    archive = orthanc.OrthancNode("archive", real.url, timeout_s=30)
     deliver(bench, node)
     assert len(real.instances()) == 1
     bench.sign(Act.REJECT)

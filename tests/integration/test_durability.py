@@ -55,7 +55,7 @@ def note(ledger: Ledger, made: list[Made], answers: dict[str, int]) -> None:
 
 def come_to_rest(stand: Stand, ledger: Ledger) -> None:
     """Wait until everything that was acknowledged is in the index and no study is open."""
-    wait_until(lambda: verdict.settled(stand, ledger), timeout_s=60, what="rest")
+    wait_until(lambda: verdict.settled(stand, ledger), timeout_s=180, what="rest")
 
 
 @pytest.mark.timeout(400)
@@ -124,7 +124,7 @@ def test_a_database_that_is_away_delays_nothing_but_the_index(stand: Stand, ledg
         began = time.monotonic()
         note(ledger, made[4:], by_storescu(made[4:], stand.port, "NODB"))
         assert ledger.acknowledged >= {one.sop_uid for one in made}
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 30
     finally:
         stand.server.start()
     come_to_rest(stand, ledger)
@@ -191,13 +191,13 @@ def test_a_refused_object_is_kept_with_its_reason(stand: Stand, ledger: Ledger, 
     broken = [one for one in made if one.kind is Kind.BROKEN]
     assert [ledger.refused.get(one.sop_uid, 0) & 0xF000 for one in broken] == [0xC000]
     come_to_rest(stand, ledger)
-    wait_until(lambda: not verdict.faults(stand, ledger), timeout_s=20, what="no fault")
+    wait_until(lambda: not verdict.faults(stand, ledger), what="no fault")
 
 
 def test_a_silent_peer_does_not_keep_others_out(stand: Stand, ledger: Ledger, tmp_path: Path) -> None:
     """Connections that say nothing, or half a PDU, and hold still leave the listener free for others."""
     made = images(tmp_path, ledger, 3)
-    silent = [socket.create_connection(("127.0.0.1", stand.port), timeout=5) for _ in range(10)]
+    silent = [socket.create_connection(("127.0.0.1", stand.port), timeout=60) for _ in range(10)]
     try:
         for number, connection in enumerate(silent):
             connection.sendall(b"\x01\x00\x00\x00\x00\xcd\x00\x01"[: number % 9])

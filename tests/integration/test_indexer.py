@@ -301,7 +301,7 @@ def test_notes_that_do_not_fit_into_memory_are_found_in_the_files(
     gone.clear()
     assert keeper.settled(30)
     assert len(_instances(database)) == 80
-    wait_until(lambda: _count(database, tables.AssociationLease) == 0, what="the end of the leases", timeout_s=40)
+    wait_until(lambda: _count(database, tables.AssociationLease) == 0, what="the end of the leases", timeout_s=120)
     lost = [line for line in _trail(database) if line.action == "associations not recorded"]
     told = [line for line in _trail(database) if line.actor == "dicom:CT1"]
     assert sum(line.detail["notes"] for line in lost) + len(told) == 2 * len(associations)

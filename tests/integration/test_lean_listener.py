@@ -40,7 +40,7 @@ def test_an_object_comes_again_compressed_and_then_with_other_pixels(tmp_path: P
     changed = copy.deepcopy(plain)
     changed.PixelData = bytes([plain.PixelData[0] + 1]) + plain.PixelData[1:]
     with standing(tmp_path) as stand:
-        node = Node("us", "WETREAD", HOST, stand.port, timeout_s=20)
+        node = Node("us", "WETREAD", HOST, stand.port, timeout_s=60)
 
         def sent(content: bytes) -> int:
             return send(content, node, SenderSettings(ae_title="CT2")).status
@@ -53,4 +53,4 @@ def test_an_object_comes_again_compressed_and_then_with_other_pixels(tmp_path: P
         assert sent(rle(plain)) == 0
         assert sent(rle(changed)) == 0
         wait_until(lambda: standings(stand) == [Standing.CURRENT, Standing.CONFLICT], what="the conflict in the index")
-        wait_until(lambda: len(list(stand.spool.object_keys())) == 2, timeout_s=4, what="the copy's end")
+        wait_until(lambda: len(list(stand.spool.object_keys())) == 2, what="the copy's end")

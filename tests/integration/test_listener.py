@@ -82,7 +82,7 @@ def _settle() -> None:
 
 
 def _node(listener: Listener, ae_title: str = "WETREAD") -> Node:
-    return Node("us", ae_title, HOST, listener.port, timeout_s=20)
+    return Node("us", ae_title, HOST, listener.port, timeout_s=60)
 
 
 def _send(listener: Listener, ds: Dataset, syntax: str = ExplicitVRLittleEndian) -> int:

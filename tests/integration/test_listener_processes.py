@@ -42,7 +42,7 @@ class Running:
     def stop(self) -> int:
         """End it in good order; its exit status."""
         self.parent.send_signal(signal.SIGTERM)
-        return self.parent.wait(30)
+        return self.parent.wait(90)
 
     def associate(self) -> Association:
         """An association for MR images."""
@@ -74,7 +74,7 @@ def start(database: Database, spool: Spool) -> Iterator[Start]:
     for running in started:
         if running.parent.poll() is None:
             running.parent.terminate()
-            running.parent.wait(30)
+            running.parent.wait(90)
 
 
 def _store(assoc: Association) -> int:
@@ -125,7 +125,7 @@ def test_open_association_may_finish_when_the_listener_stops(start: Start, datab
     wait_until(lambda: not listens(running.port), what="the closed port")
     assert _store(assoc) == 0
     assoc.release()
-    assert running.parent.wait(30) == 0
+    assert running.parent.wait(90) == 0
     _all_indexed(database, spool, 1)
 
 
@@ -165,7 +165,7 @@ def test_killed_index_is_started_again_and_answers_do_not_wait_for_it(
     os.kill(index, signal.SIGKILL)
     began = time.monotonic()
     assert [_store(assoc) for _ in range(20)] == [0] * 20
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
     wait_until(lambda: len(running.children()) == 3 and index not in running.children(), what="another index")
     _all_indexed(database, spool, 21)
     assert _store(assoc) == 0

@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -33,7 +32,7 @@ name = "pacs"
 ae_title = "{peer.ae_title}"
 host = "127.0.0.1"
 port = {peer.dicom_port}
-timeout_seconds = 5
+timeout_seconds = 30
 """
 
 
@@ -41,8 +40,7 @@ def send(service: Service, files: list[Path]) -> None:
     """Store the files as a modality does: again, until every one of them has been acknowledged."""
     until(
         lambda: storescu(files, "127.0.0.1", service.dicom_port, called="WETREAD", calling="CT1").status == 0,
-        60,
-        "an acknowledgement of every object",
+        what="an acknowledgement of every object",
     )
 
 
@@ -94,11 +92,12 @@ def study_uid_of(path: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def service(pacs: OrthancPeer, tmp_path_factory: pytest.TempPathFactory, registered_models: Path) -> Iterator[Service]:
+def service(
+    pacs: OrthancPeer, tmp_path_factory: pytest.TempPathFactory, begun: Callable[[Path], Path]
+) -> Iterator[Service]:
     """A running Wetread for the tests that leave it alive."""
-    folder = tmp_path_factory.mktemp("service") / "home"
-    shutil.copytree(registered_models, folder / "models")
-    with running(folder, destination(pacs), idle=2) as started:
+    home = begun(tmp_path_factory.mktemp("service") / "home")
+    with running(home, destination(pacs), idle=2) as started:
         yield started
 
 
@@ -108,7 +107,7 @@ def test_a_real_series_becomes_one_report(
     """170 slices by storescu become one valid TID 1500 SR in the PACS, and the record in FHIR."""
     files = philips(test_data)
     send(service, files)
-    (instance,) = until(lambda: reports(clean_pacs), 120, "the report")
+    (instance,) = until(lambda: reports(clean_pacs), what="the report")
     sr = tmp_path / "sr.dcm"
     sr.write_bytes(clean_pacs.file(instance))
     _check_sr(sr, files)
@@ -140,7 +139,7 @@ def _check_sr(sr: Path, files: list[Path]) -> None:
 def _check_fhir(service: Service, study_uid: str) -> None:
     token = service.run("tokens", "create", "--name", "test", "--scope", "system/*.rs").stdout.strip()
     fhir = httpx.Client(
-        base_url=f"{service.url}/fhir", headers={"Authorization": f"Bearer {token}"}, timeout=20, follow_redirects=True
+        base_url=f"{service.url}/fhir", headers={"Authorization": f"Bearer {token}"}, timeout=60, follow_redirects=True
     )
     with fhir:
         found = fhir.get("/ImagingStudy", params={"identifier": f"urn:dicom:uid|urn:oid:{study_uid}"}).json()
@@ -160,7 +159,7 @@ def test_a_ct_is_refused_in_words(service: Service, clean_pacs: OrthancPeer, tes
     """A study outside the contract has an answer too: refused, with the reason, in record and PACS."""
     ct = test_data / "dicom" / "transfer_syntaxes" / "CTImage.dcm"
     send(service, [ct])
-    (instance,) = until(lambda: reports(clean_pacs), 90, "the report of the refusal")
+    (instance,) = until(lambda: reports(clean_pacs), what="the report of the refusal")
     assert read_state(service, study_uid_of(ct)) == ReadState.REFUSED
     sr = tmp_path / "refusal.dcm"
     sr.write_bytes(clean_pacs.file(instance))
@@ -188,8 +187,8 @@ def test_a_study_without_a_readable_image_is_refused(service: Service, clean_pac
     # DCMTK's storescu looks into the pixels first; ours sends what it is told to.
     sent = service.run("send", *map(str, paths), "--to", f"WETREAD@127.0.0.1:{service.dicom_port}")
     assert sent.returncode == 0, sent.stdout
-    until(lambda: read_state(service, study_uid_of(paths[0])) == ReadState.REFUSED, 90, "the refusal")
-    until(lambda: reports(clean_pacs), 60, "the report of the refusal")
+    until(lambda: read_state(service, study_uid_of(paths[0])) == ReadState.REFUSED, what="the refusal")
+    until(lambda: reports(clean_pacs), what="the report of the refusal")
 
 
 def test_killed_processes_lose_nothing(clean_pacs: OrthancPeer, home: Path, test_data: Path) -> None:
@@ -208,7 +207,7 @@ def test_killed_processes_lose_nothing(clean_pacs: OrthancPeer, home: Path, test
             for pid in service.pids("work"):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-        until(lambda: reports(clean_pacs), 150, "the report")
+        until(lambda: reports(clean_pacs), what="the report")
         time.sleep(6)
         contents = [clean_pacs.file(instance) for instance in reports(clean_pacs)]
         with service.database() as database, database.session() as session:
@@ -231,10 +230,10 @@ def test_the_whole_service_killed_and_started_again_goes_on(
     try:
         send(service, files)
         service.kill()
-        until(lambda: not any(service.pids(role) for role in ("listen", "work", "web")), 30, "the end of all roles")
+        until(lambda: not any(service.pids(role) for role in ("listen", "work", "web")), what="the end of all roles")
         assert reports(clean_pacs) == []
         service.start()
-        until(lambda: reports(clean_pacs), 120, "the report")
+        until(lambda: reports(clean_pacs), what="the report")
         time.sleep(3)
         assert len(reports(clean_pacs)) == 1
     finally:
@@ -256,10 +255,10 @@ def test_a_pacs_that_is_down_gets_the_report_when_it_returns(
                     row = session.scalar(select(tables.Delivery))
                     return row is not None and row.attempts >= 1 and row.state is DeliveryState.WAITING
 
-            until(waiting, 90, "an attempt in vain")
+            until(waiting, what="an attempt in vain")
             before = stored_sha256(service)
             clean_pacs.start()
-            until(lambda: reports(clean_pacs), 90, "the report")
+            until(lambda: reports(clean_pacs), what="the report")
             (content,) = [clean_pacs.file(instance) for instance in reports(clean_pacs)]
             with service.database() as database, database.session() as session:
                 (document,) = session.scalars(select(tables.Document))
@@ -279,7 +278,7 @@ def test_a_database_that_restarts_in_between_costs_nothing(
         send(service, files[:20])
         _kill_postmaster(service)
         send(service, files[20:])
-        until(lambda: reports(clean_pacs), 180, "the report")
+        until(lambda: reports(clean_pacs), what="the report")
 
         def all_there() -> bool:
             with service.database() as database, database.session() as session:
@@ -287,7 +286,7 @@ def test_a_database_that_restarts_in_between_costs_nothing(
                 reads = session.scalars(select(tables.Read).where(tables.Read.revision == study.revision)).all()
                 return study.image_count == len(files) and [read.state for read in reads] == [ReadState.READ]
 
-        until(all_there, 120, "a read of all images")
+        until(all_there, what="a read of all images")
 
 
 def _kill_postmaster(service: Service) -> None:

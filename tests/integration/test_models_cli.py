@@ -25,25 +25,23 @@ from fhir_records.store import models
 from inference.registry import Registry
 from tests.conftest import REPOSITORY
 from tests.integration.test_models_in_use import read_in_record
-from tests.unit.inference.samples import write_tiny_bundle
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundle(tiny_bundle: Path) -> Path:
     """A bundle with a tiny network."""
-    return write_tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
+    return tiny_bundle
 
 
 @pytest.fixture(scope="module")
-def filled(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def filled(bundle: Path, tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with two versions of the tiny model, the first of them active."""
     home = tmp_path_factory.mktemp("filled")
     newer = Path(shutil.copytree(bundle, home / "newer"))
     text = (newer / "contract.toml").read_text(encoding="utf-8")
     (newer / "contract.toml").write_text(text.replace('version = "0.1.0"', 'version = "0.2.0"'), encoding="utf-8")
-    registry = Registry(home / "models")
-    registry.add(bundle)
-    registry.add(newer, activate=False)
+    shutil.copytree(tiny_root, home / "models")
+    Registry(home / "models").add(newer, activate=False)
     return home
 
 

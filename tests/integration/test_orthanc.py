@@ -107,7 +107,7 @@ def now() -> dt.datetime:
 
 def node_of(peer: OrthancPeer) -> OrthancNode:
     """The node as a site would configure it."""
-    return OrthancNode(NAME, peer.url, timeout_s=5.0)
+    return OrthancNode(NAME, peer.url, timeout_s=30.0)
 
 
 def follow_until(follower: Follower, condition: Callable[[], bool], what: str) -> None:

@@ -39,7 +39,7 @@ def test_a_study_in_orthanc_gets_one_report_there(orthanc: OrthancPeer, home: Pa
     for path in paths:
         orthanc.upload(path.read_bytes())
     with running(home, config(orthanc), idle=3600) as service:
-        wait_until(lambda: orthanc.by_modality("SR"), 60, "report in Orthanc")
+        wait_until(lambda: orthanc.by_modality("SR"), 240, "report in Orthanc")
         (report,) = orthanc.by_modality("SR")
         content = orthanc.file(report)
         # The report itself makes the study stable again.
@@ -51,7 +51,7 @@ def test_a_study_in_orthanc_gets_one_report_there(orthanc: OrthancPeer, home: Pa
         second = write_study(phantom_study(1, 12), tmp_path / "second")
         for path in second:
             orthanc.upload(path.read_bytes())
-        wait_until(lambda: len(orthanc.by_modality("SR")) == 2, 60, "second report in Orthanc")
+        wait_until(lambda: len(orthanc.by_modality("SR")) == 2, 240, "second report in Orthanc")
         wait_until(lambda: orthanc.stable_changes() >= 4, what="second study stable with its report")
         # Whatever follows from that would have followed from the first study's by now.
         assert len(orthanc.by_modality("SR")) == 2

@@ -31,7 +31,7 @@ NOT_UNDERSTOOD = 3
 
 def send_single(stand: Stand, paths: list[Path]) -> Counter[int]:
     """Send each over an association of its own, in its own encoding; how often which status came."""
-    node = Node("us", "WETREAD", HOST, stand.port, timeout_s=20)
+    node = Node("us", "WETREAD", HOST, stand.port, timeout_s=60)
     statuses: Counter[int] = Counter()
     for path in paths:
         try:
@@ -71,7 +71,7 @@ def test_the_role_takes_all_of_the_test_data_and_gives_it_back(tmp_path: Path, t
             ds = dcmread(path, stop_before_pixels=True, force=True)
             if ds.get("StudyInstanceUID") and "too_short" not in path.name and path not in lying:
                 sent[str(ds.SOPInstanceUID)].append(path)
-        wait_until(lambda: len(current()) >= len(sent), timeout_s=60, what="the index")
+        wait_until(lambda: len(current()) >= len(sent), timeout_s=180, what="the index")
         rows = {row.sop_uid: row for row in current()}
         assert rows.keys() == sent.keys()
         with stand.database.session() as session:

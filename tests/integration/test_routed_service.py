@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,14 +22,14 @@ name = "pacs"
 ae_title = "PACS"
 host = "127.0.0.1"
 port = {pacs}
-timeout_seconds = 5
+timeout_seconds = 30
 
 [[destination]]
 name = "archive"
 ae_title = "ARCHIVE"
 host = "127.0.0.1"
 port = {archive}
-timeout_seconds = 5
+timeout_seconds = 30
 
 [[route]]
 name = "both models"
@@ -70,19 +69,17 @@ def forwards(service: Service) -> list[tuple[int, DeliveryState]]:
 
 
 def test_one_study_goes_where_its_rules_say(
-    peers: tuple[StoreScpPeer, StoreScpPeer], tmp_path: Path, registered_models: Path, test_data: Path
+    peers: tuple[StoreScpPeer, StoreScpPeer], home: Path, tmp_path: Path, test_data: Path
 ) -> None:
     """One model reads it and another refuses it, both answers are delivered, the images are sent on: all, once."""
     pacs, archive = peers
-    home = tmp_path / "home"
-    shutil.copytree(registered_models, home / "models")
     files = sorted((test_data / "dicom" / "philips_brain_mr").glob("*.dcm"))[::6]
     first, later = files[:-4], files[-4:]
     rules = RULES.format(pacs=pacs.dicom_port, archive=archive.dicom_port)
     with running(home, rules, idle=2) as service:
         send(service, first)
-        until(lambda: len(pacs.files()) == 2, 180, "both answers in the PACS")
-        until(lambda: forwards(service) == [(1, DeliveryState.DELIVERED)], 60, "the images in the archive")
+        until(lambda: len(pacs.files()) == 2, what="both answers in the PACS")
+        until(lambda: forwards(service) == [(1, DeliveryState.DELIVERED)], what="the images in the archive")
         assert data_sets(archive.files()) == data_sets(received(service))
         assert len(archive.files()) == len(first)
         with service.database() as database, database.session() as session:
@@ -92,7 +89,7 @@ def test_one_study_goes_where_its_rules_say(
 
         # The archive sends the study back, as archives do, and more of it comes: only that goes to the archive.
         send(service, [*archive.files(), *later], calling="ARCHIVE2")
-        until(lambda: forwards(service)[1:] == [(2, DeliveryState.DELIVERED)], 120, "the later images in the archive")
+        until(lambda: forwards(service)[1:] == [(2, DeliveryState.DELIVERED)], what="the later images in the archive")
         assert data_sets(archive.files()) == data_sets(received(service))
         assert len(archive.files()) == len(files)
 
@@ -106,7 +103,7 @@ def test_one_study_goes_where_its_rules_say(
             ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = f"{ds.SOPInstanceUID}.9"
             ds.save_as(other / path.name)
         send(service, [other], calling="ARCHIVE")
-        until(lambda: len(pacs.files()) == 6, 180, "the answers to the archive's own study")
+        until(lambda: len(pacs.files()) == 6, what="the answers to the archive's own study")
         assert len(forwards(service)) == 2 and len(archive.files()) == len(files)
 
         # A rule that is wrong leaves the service as it is, and says where.
@@ -115,7 +112,7 @@ def test_one_study_goes_where_its_rules_say(
         path = home / "wetread.toml"
         path.write_text(path.read_text().replace("s.images > 3", "s.imges > 3"))
         service.process.send_signal(signal.SIGHUP)
-        until(lambda: "an entry of series has no imges (is images meant?)" in service.log(), 60, "the complaint")
+        until(lambda: "an entry of series has no imges (is images meant?)" in service.log(), what="the complaint")
         assert "column 50 of" in service.log()
         assert service.pids("work") == before
     done = service.run("prepare")

@@ -108,11 +108,11 @@ def test_a_wrong_configuration_changes_nothing_at_reload(service: Service) -> No
     before = {role: service.pids(role) for role in ("listen", "work", "web")}
     path.write_text(good + "\n[dicom2]\nport = 1\n")
     service.process.send_signal(signal.SIGHUP)
-    until(lambda: "dicom2" in service.log(), 30, "the complaint")
+    until(lambda: "dicom2" in service.log(), what="the complaint")
     assert {role: service.pids(role) for role in before} == before
     path.write_text(good)
     service.process.send_signal(signal.SIGHUP)
-    until(lambda: all(service.pids(role) not in ([], before[role]) for role in before), 120, "the renewed roles")
+    until(lambda: all(service.pids(role) not in ([], before[role]) for role in before), what="the renewed roles")
     service.wait_ready()
 
 

@@ -42,7 +42,7 @@ def secured(tmp_path: Path, ours: Authority, pacs: Issued) -> Iterator[StoreScpP
 
 
 def node(scp: StoreScpPeer, tls: ClientTls | None) -> Node:
-    return Node("the PACS", scp.ae_title, HOST, scp.dicom_port, timeout_s=5, tls=tls)
+    return Node("the PACS", scp.ae_title, HOST, scp.dicom_port, timeout_s=30, tls=tls)
 
 
 def test_results_are_sent_over_mutual_tls(secured: StoreScpPeer, ours: Authority, wetread: Issued) -> None:

@@ -23,7 +23,6 @@ from fhir_records.store import consent
 from inference.registry import Registry
 from tests import seed
 from tests.integration.signed_results import CURIE, NOW
-from tests.unit.inference.samples import write_tiny_bundle
 
 CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
 PEOPLE = 12  # of each class
@@ -80,23 +79,15 @@ def wetread(*words: str, fails: bool = False) -> Result:
     return result
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A registry with the active model `tiny`."""
-    folder = tmp_path_factory.mktemp("registered")
-    Registry(folder / "models", folder / "none").add(write_tiny_bundle(folder / "tiny"))
-    return folder / "models"
-
-
 @pytest.fixture
-def home(database: Database, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(database: Database, tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An installation with the active model `tiny`, and its commands."""
     home = tmp_path / "home"
     (home / "spool").mkdir(parents=True)
     monkeypatch.setenv("WETREAD_HOME", str(home))
     monkeypatch.setenv("WETREAD_DATABASE_URL", database.url)
     monkeypatch.setenv("COLUMNS", "500")
-    shutil.copytree(models, home / "models")
+    shutil.copytree(tiny_root, home / "models")
     monkeypatch.setattr(cli_models, "_registry", lambda _config: Registry(home / "models", tmp_path / "none"))
     return home
 

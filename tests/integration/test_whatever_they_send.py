@@ -61,7 +61,7 @@ class Hospital:
     @property
     def node(self) -> Node:
         """The listener, for senders."""
-        return Node("us", "WETREAD", HOST, self.listener.port, timeout_s=20)
+        return Node("us", "WETREAD", HOST, self.listener.port, timeout_s=60)
 
     def send(self, content: bytes) -> int:
         """The status of a C-STORE of this file; the failure's where it fails."""

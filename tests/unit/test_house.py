@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import LONGEST
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGES = ("fhir_records", "dicom_listener", "inference", "workflow", "web", "deploy")
 
@@ -108,3 +110,9 @@ def test_broad_excepts_say_why() -> None:
                 if broad and not again and "# boundary:" not in lines[node.lineno - 1]:
                     bare.append(f"{file.relative_to(REPOSITORY)}:{node.lineno}")
     assert bare == []
+
+
+def test_the_long_test_files_are_there() -> None:
+    """Each file that is begun first is one of the test files, and named once."""
+    assert len(set(LONGEST)) == len(LONGEST)
+    assert [name for name in LONGEST if not (REPOSITORY / "tests" / name).is_file()] == []

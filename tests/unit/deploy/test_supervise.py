@@ -46,7 +46,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def eventually(condition: Callable[[], object], seconds: float = 10) -> bool:
+def eventually(condition: Callable[[], object], seconds: float = 60) -> bool:
     """Whether `condition` comes true in time."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -116,7 +116,7 @@ def test_pause_is_short_again_after_a_steady_time(story: Callable[..., int]) -> 
     supervisor = Supervisor([role("a", script)], pace=Pace((0.05, 30), steady_s=0.2), tick=0.02)
 
     def tell() -> None:
-        assert eventually(lambda: supervisor.status()["a"].restarts >= 3, 5)
+        assert eventually(lambda: supervisor.status()["a"].restarts >= 3, 20)
         assert supervisor.status()["a"].deaths_in_a_row == 1
 
     story(supervisor, tell)
@@ -216,7 +216,7 @@ def test_invalid_configuration_changes_nothing(story: Callable[..., int]) -> Non
         assert eventually(lambda: supervisor.status()["a"].pid)
         before = supervisor.status()
         os.kill(os.getpid(), signal.SIGHUP)
-        assert asked.wait(5)
+        assert asked.wait(60)
         time.sleep(0.2)
         assert supervisor.status() == before
 
@@ -268,8 +268,8 @@ def test_stop_is_heard_while_before_runs(story: Callable[..., int]) -> None:
 
     supervisor = Supervisor([role("a", SERVES)], before=recover, after=lambda: done.append(True), tick=0.02)
     began = time.monotonic()
-    assert story(supervisor, lambda: waiting.wait(5) and None) == 0
-    assert time.monotonic() - began < 10
+    assert story(supervisor, lambda: waiting.wait(60) and None) == 0
+    assert time.monotonic() - began < 40
     assert done == [True]
     assert supervisor.status()["a"].pid is None
 

@@ -68,7 +68,7 @@ def test_decoding_that_takes_too_long_is_ended(path: Path) -> None:
         pytest.raises(PixelsNotReadable, match=r"longer than 0\.5 seconds"),
     ):
         decoder.display_frame(path)
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 60
 
 
 def test_crash_of_a_decoder_is_survived(path: Path) -> None:

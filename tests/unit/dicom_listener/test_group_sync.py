@@ -47,7 +47,7 @@ def test_failed_sync_fails_all_that_it_was_for_and_no_other() -> None:
 
     def sync() -> None:
         begun.set()
-        go_on.wait(5)
+        go_on.wait(60)
         if fail[0]:
             raise OSError(errno.EIO, "Input/output error")
 
@@ -63,7 +63,7 @@ def test_failed_sync_fails_all_that_it_was_for_and_no_other() -> None:
 
     threads = [threading.Thread(target=run) for _ in range(6)]
     threads[0].start()
-    assert begun.wait(5)
+    assert begun.wait(60)
     for thread in threads[1:]:
         thread.start()
     time.sleep(0.05)

@@ -88,7 +88,7 @@ def test_a_slow_name_server_holds_nobody_up(server: NameServer, names: HostNames
     for _ in range(100):
         assert not names.known("ct", OLD).settled
     assert not names.has("ct", OLD, 0.05).answered
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 8
     server.open.set()
     assert OLD in names.has("ct", OLD, 5).addresses
     assert server.asked == 1

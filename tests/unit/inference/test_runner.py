@@ -55,7 +55,7 @@ def test_a_child_that_hangs_is_killed_at_its_time_limit(tiny_model: RegisteredMo
         started = time.monotonic()
         with pytest.raises(ModelFailed, match=r"killed after 0\.5 s, its time limit"):
             runner.read(_limited(tiny_model, seconds=0.5), _IMAGES)
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 60
         assert runner.process_id is None
 
 
@@ -172,7 +172,7 @@ def test_the_child_ends_when_its_worker_is_killed(tiny_root: Path) -> None:
         [sys.executable, "-c", program, str(tiny_root)], cwd=root, capture_output=True, text=True, check=True
     )
     pid = int(worker.stdout.split("child ")[1].split()[0])
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while _running(pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not _running(pid)
