@@ -69,7 +69,7 @@ def tune_model(settings: TuneSettings) -> Tuned:
     network = load_network(base.path, len(classes))
     features, _ = split_last_layer(network)
     looks = predict(features, material.images.squares)
-    before, known = LastLayer.of(network), _known(base.path)
+    before, known = LastLayer.of(network), stored_features(base.path)
     inside = material.split.train
     after = fitted_anew(before, known, looks[inside], material.images.labels[inside], material.importance("train"))
     after.put_into(network)
@@ -107,7 +107,8 @@ class _Version:
         return Answers(softmax(self.layer.logits(looks), self.temperature), self.known.distances(looks) > self.limit)
 
 
-def _known(bundle: Path) -> KnownImages:
+def stored_features(bundle: Path) -> KnownImages:
+    """What a bundle stores of its training images' features. Raises BundleError."""
     try:
         stored = load_file(bundle / "models" / "familiarity.safetensors")
         return KnownImages(stored["mean"].astype(np.float64), stored["whitening"].astype(np.float64))
