@@ -93,7 +93,7 @@ def in_words(compared: Mapping[str, Any]) -> list[str]:
     if few:
         lines.append(f"Too few of the people held out have {', '.join(few)} to say anything of these.")
     if compared["former"]:
-        lines.append(_sentence("On images that it was validated on before", "clusters", compared["former"], base))
+        lines.append(_sentence(f"On images that {base} was validated on", "clusters", compared["former"], base))
     else:
         lines.append(
             f"The images that {base} was validated on were not at hand: whether this version is worse on them is not "

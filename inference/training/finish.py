@@ -32,7 +32,7 @@ from inference.training.loop import EpochReport
 from inference.training.report import metrics_record
 from inference.training.report_html import Epoch, ReportData, write_report
 from inference.training.settings import TrainSettings
-from inference.training.studies import LabelledSlices, calibrate_films, calibrate_studies
+from inference.training.studies import LabelledSlices, StudySettings, calibrate_films, calibrate_studies
 from inference.training.weights import assembled, weights_of
 
 Labels = npt.NDArray[np.int64]
@@ -49,6 +49,7 @@ class Told:
     known: KnownImages
     limits: tuple[float, float]  # distances: usual, and too far
     temperature: float
+    independence: float  # of neighbouring slices, at most: few people must not make it surer of studies, either
     split: Mapping[str, Any]  # as it is stored
     compared: Mapping[str, Any]  # with the version before
 
@@ -125,7 +126,8 @@ def finish(settings: TrainSettings, fitted: Fitted, absent: int) -> Trained:
         films = calibrate_films(judged["calibration"], judged.get("validation"))
         record["films"], tables = films.record(), films.table()
     else:
-        studies = calibrate_studies(_judged(crossed) if crossed else judged["calibration"], absent)
+        most = StudySettings(most_independence=told.independence if told else 1.0)
+        studies = calibrate_studies(_judged(crossed) if crossed else judged["calibration"], absent, most)
         record["studies"], tables = studies.record(), studies.table()
     squares = images.squares[split.train][:: max(1, len(split.train) // _REFERENCE)]
     standard = np.stack([standardise(square.astype(np.float32) / 255.0) for square in squares])

@@ -123,6 +123,11 @@ def _measured_on(record: Mapping[str, Any]) -> str:
 
 
 def _parts_served(record: Mapping[str, Any]) -> list[str]:
+    if "compared" in record:
+        return [
+            "The calibration part chose the distance at which a series is strange, and the temperature, which is not",
+            "below that of the version before; the validation part served for the figures below alone.",
+        ]
     if _measured_on(record) == "validation":
         return [
             "The calibration part chose the temperature, the distance at which a series is strange and, where the",

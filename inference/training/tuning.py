@@ -79,16 +79,18 @@ def tune_model(settings: TuneSettings) -> Tuned:
     wider = known.joined_by(looks[material.part("train", reviewed=True)])
     usual, limit = _limits(wider, looks, material, (contract.familiarity.usual, contract.familiarity.limit))
     held = material.split.calibration
-    temperature = fit_temperature(
+    fitted = fit_temperature(
         after.logits(looks[held]), material.images.labels[held], material.importance("calibration")
     )
+    # So few images, all of them answered right, would make it as sure as can be: it may not be surer than its base.
+    temperature = max(fitted, contract.temperature)
     versions = (
         _Version(before, contract.temperature, known, contract.familiarity.limit),
         _Version(after, temperature, wider, limit),
     )
     compared = _compared(versions, looks, material, features, train.seed)
     compared["base"] = {"name": base.name, "version": base.version, "device_uid": base.device_uid}
-    told = Told(looks, wider, (usual, limit), temperature, material.record, compared)
+    told = Told(looks, wider, (usual, limit), temperature, contract.independence, material.record, compared)
     absent = [item.presence for item in contract.classes].index("absent")
     trained = finish(train, Fitted(stored, material.images, material.split, told=told), absent)
     return Tuned(trained.bundle, trained.metrics, compared)

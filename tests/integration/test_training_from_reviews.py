@@ -138,7 +138,15 @@ def test_signed_cases_become_a_version_on_trial(home: Path, database: Database, 
     assert f"balanced accuracy {compared['reviewed']['after']['balanced_accuracy']:.3f}" in card
     assert "whether this version is worse on them is not known" in card
 
-    assert "registered and not active" in wetread("models", "add", str(bundle)).stdout
+    record = json.loads((bundle / "metrics.json").read_text())
+    record["compared"]["reviewed"]["verdict"] = "worse"
+    worse = shutil.copytree(bundle, tmp_path / "worse")
+    (worse / "metrics.json").write_text(json.dumps(record))
+    assert "--even-if-worse" in wetread("models", "add", str(worse), fails=True).stderr
+    assert states() == {"0.1.0": "active"}
+
+    said = wetread("models", "add", str(bundle)).stdout
+    assert "registered and not active" in said and "On reviewed cases that were held out" in said
     assert states() == {"0.1.0": "active", "0.2.0": "kept"}
     wetread("models", "shadow", "tiny", "0.2.0")
     assert states() == {"0.1.0": "active", "0.2.0": "shadow"}
@@ -157,6 +165,9 @@ def test_too_few_people_are_counted_out(home: Path, database: Database, tmp_path
     assert "8 more of glioma (there are 2)" in said and "7 more of notumor (there are 3)" in said
     assert not (tmp_path / "bundle").exists()
     report = json.loads((export / "export.json").read_text())
+    (export / "export.json").write_text(json.dumps({**report, "export_uid": "7"}))
+    assert "--no-record" in wetread(*command, fails=True).stderr
+    assert "8 more of glioma" in wetread(*command, "--no-record", fails=True).stderr
     (export / "export.json").write_text(json.dumps({**report, "model": "other"}))
     assert "There is no model 'other'" in wetread(*command, fails=True).stderr
     (export / "export.json").unlink()
