@@ -162,7 +162,9 @@ def _pattern(person: str | None) -> str:
 
 
 def evaluate(
-    data: Annotated[Path, typer.Option(help="A folder of images; one sub-folder a class, or any with --out-of-scope.")],
+    data: Annotated[
+        Path, typer.Option(help="A folder of images; one sub-folder a class, or any with --out-of-scope. Or a CSV.")
+    ],
     model: Annotated[str | None, typer.Option(help="A registered model.")] = None,
     version: Annotated[str | None, typer.Option(help="Of that model; the active one where none is given.")] = None,
     bundle: Annotated[
