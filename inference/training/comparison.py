@@ -61,7 +61,7 @@ def compare(before: Answers, after: Answers, labels: Labels, groups: Labels, cla
     drawn = np.array([[_balanced(one[chosen], labels[chosen]) for one in right] for chosen in _draws(whose)])
     values = [_balanced(one, labels) for one in right]
     low, high = np.percentile(drawn[:, 1] - drawn[:, 0], (2.5, 97.5))
-    p_value = _sign_test(*right, whose)
+    p_value = _sign_test(right[0], right[1], whose)
     return {
         "images": len(labels),
         "groups": len(numbers),

@@ -146,7 +146,8 @@ def _compared(
         held = material.part("validation", reviewed)
         record[name] = (
             compare(
-                *(version.answers(looks[held]) for version in versions),
+                versions[0].answers(looks[held]),
+                versions[1].answers(looks[held]),
                 material.images.labels[held],
                 material.split.clusters[held],
                 material.images.classes,

@@ -113,7 +113,8 @@ def gather(
         check_people(reviewed, groups[is_reviewed], least_people)
     known = _known_people(images, groups, places, is_reviewed, parts_of)
     places[is_reviewed] = _dealt(reviewed.labels, groups[is_reviewed], known, seed)
-    split = Split(*(np.flatnonzero(places == part) for part in PARTS), clusters=groups)
+    train, calibration, validation = (np.flatnonzero(places == part) for part in PARTS)
+    split = Split(train, calibration, validation, groups)
     material = Material(images, is_reviewed, split, _record(images, split, parts_of, seed))
     if not held_out:
         check_parts(images, split)
