@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -17,15 +17,13 @@ from rich.table import Column, Table
 from deploy import drift_report, logs
 from deploy.cli_agreement import agreement_of_model
 from deploy.cli_common import Config, console, database_of, in_words
+from deploy.cli_tuning import FromReviews, judged, train_from_reviews
 from deploy.model_changes import recorded, told_of
 from deploy.settings import load
 from fhir_records.errors import BundleError, SettingsError
 from fhir_records.store.models import shadow_summary, weekly
 from inference.foreign import trained_from_reviews
 from inference.registry import Registry, Version
-
-if TYPE_CHECKING:  # it brings torch
-    from inference.training.settings import TrainSettings
 
 models = typer.Typer(no_args_is_help=True, help="The models of this installation.")
 
@@ -74,6 +72,13 @@ def train(
     base: Annotated[
         str | None, typer.Option(help="With --from-reviews: the version to start from; the active one else.")
     ] = None,
+    no_record: Annotated[
+        bool,
+        typer.Option(
+            "--no-record",
+            help="With --from-reviews, where the record is not: nobody asks whether consent was taken back meanwhile.",
+        ),
+    ] = False,
     config: Config = None,
 ) -> None:
     """Train a model and write it as a MONAI bundle, with its metrics on clusters of images that it never saw.
@@ -90,23 +95,16 @@ def train(
         raise typer.BadParameter(
             "--from-reviews goes with --data and --base, not with --shipped, --recipe and the like"
         )
-    if base and not from_reviews:
-        raise typer.BadParameter("--base needs --from-reviews")
+    if (base or no_record) and not from_reviews:
+        raise typer.BadParameter("--base and --no-record need --from-reviews")
+    if from_reviews:
+        with in_words():
+            registry = _registry(config)
+        asked = FromReviews(from_reviews, output, base, data, seed, threads, not no_record, config)
+        train_from_reviews(asked, registry)
+        return
     with in_words():
-        if from_reviews:
-            settings = _review_settings(
-                from_reviews,
-                base,
-                config,
-                output,
-                data=data,
-                epochs=epochs,
-                batch_size=batch_size,
-                seed=seed,
-                device=device,
-                patience=patience,
-            )
-        elif shipped:
+        if shipped:
             settings = shipped_settings(shipped, _given(data), output, work)
         else:
             settings = TrainSettings(
@@ -156,19 +154,6 @@ def _given(data: Path | None) -> Path:
     return data
 
 
-def _review_settings(
-    folder: Path, version: str | None, config: Path | None, output: Path, **told: Any
-) -> TrainSettings:
-    """What a training on an export of reviewed cases is told."""
-    from inference.training.reviews import next_version, open_export, review_settings
-
-    cases = open_export(folder)
-    registry = _registry(config)
-    start = registry.find(cases.model, version) if version else registry.get(cases.model)
-    number = next_version(start.version, [entry.version for entry in registry.versions(cases.model)])
-    return review_settings(cases, start, number, output, **told)
-
-
 def _pattern(person: str | None) -> str:
     try:
         return re.compile(person or "").pattern
@@ -177,7 +162,9 @@ def _pattern(person: str | None) -> str:
 
 
 def evaluate(
-    data: Annotated[Path, typer.Option(help="A folder of images; one sub-folder a class, or any with --out-of-scope.")],
+    data: Annotated[
+        Path, typer.Option(help="A folder of images; one sub-folder a class, or any with --out-of-scope. Or a CSV.")
+    ],
     model: Annotated[str | None, typer.Option(help="A registered model.")] = None,
     version: Annotated[str | None, typer.Option(help="Of that model; the active one where none is given.")] = None,
     bundle: Annotated[
@@ -266,10 +253,18 @@ def add_model(
             help="Whether it becomes the active version of its name; if not said, unless reviewed cases trained it.",
         ),
     ] = None,
+    even_if_worse: Annotated[
+        bool,
+        typer.Option(
+            "--even-if-worse", help="Also a version from reviewed cases that was shown to be worse than its base."
+        ),
+    ] = False,
     config: Config = None,
 ) -> None:
     """Register a bundle: check it, export it, compare the export with the original, run its golden cases."""
     logs.configure("models", level="WARNING")
+    with in_words():
+        judged(bundle, even_if_worse=even_if_worse)
     with _changing("model registered", config) as (registry, detail):
         wanted = not trained_from_reviews(bundle) if activate is None else activate
         model = registry.add(bundle, contract=contract, activate=wanted)

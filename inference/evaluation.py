@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,38 +29,87 @@ Floats = npt.NDArray[np.float32]
 _PICTURES = {".jpg", ".jpeg", ".png"}
 _BATCH = 32
 _BINS = 15
+_DRAWS = 1000
 
 
 def evaluate_folder(model: RegisteredModel, data: Path, *, out_of_scope: bool = False) -> dict[str, Any]:
     """The model's figures on single images, each judged alone.
 
-    `data` has one sub-folder a class, named by the model's labels; JPEG, PNG and DICOM count, other files do not. With
+    `data` has one sub-folder a class, named by the model's labels; JPEG, PNG and DICOM count, other files do not. Or it
+    is a CSV with the columns path (from the file's own folder), label and, where it is known, person. With
     `out_of_scope` any tree of folders will do, and only "images" and "refused" are counted. Accuracy, balanced
     accuracy, calibration error and the figures per class are over the images that were not refused; a figure that has
     no meaning there (a class without images) is None. A JPEG or PNG has no header, so the guards on pixels alone judge
-    it; a DICOM object must meet the contract's requirements of a single image, too. Raises ModelFailed where there are
-    no images.
+    it; a DICOM object must meet the contract's requirements of a single image, too. The interval of the balanced
+    accuracy (95 %, bootstrap) draws persons anew, or images where nobody says whose they are. Raises ModelFailed where
+    there are no images, or a CSV names what is none.
     """
     if model.contract.segmentation is not None:
         raise ModelFailed(f"{model.name} outlines what it sees in whole series; single images are no measure of it.")
     labels = [item.label for item in model.contract.classes]
-    files = [
-        (file, None if out_of_scope else labels.index(name))
-        for name in ([""] if out_of_scope else labels)
-        for file in sorted((data / name).rglob("*"))
-        if _is_image(file)
-    ]
+    files = _listed(data, labels) if data.is_file() else _found(data, None if out_of_scope else labels)
     if not files:
         wanted = "images" if out_of_scope else f"images in sub-folders named {', '.join(labels)}"
         raise ModelFailed(f"There are no {wanted} under the folder.")
-    judged = list(ImageReader.of(model).judge([file for file, _ in files]))
+    judged = list(ImageReader.of(model).judge([file for file, _, _ in files]))
     refused = sum(row is None for row in judged)
     if out_of_scope:
         return {"images": len(files), "refused": refused}
-    kept = [(label, row) for (_, label), row in zip(files, judged, strict=True) if row is not None]
-    truth = np.array([label for label, _ in kept], dtype=np.int64)
-    probabilities = np.array([row for _, row in kept], dtype=np.float64).reshape(len(kept), len(labels))
-    return {"images": len(files), "refused": refused, **figures(probabilities, truth, labels)}
+    kept = [(label, whose, row) for (_, label, whose), row in zip(files, judged, strict=True) if row is not None]
+    truth = np.array([label for label, _, _ in kept], dtype=np.int64)
+    probabilities = np.array([row for _, _, row in kept], dtype=np.float64).reshape(len(kept), len(labels))
+    found = figures(probabilities, truth, labels)
+    low, high = _interval(probabilities, truth, [whose for _, whose, _ in kept])
+    return {
+        "images": len(files),
+        "refused": refused,
+        "accuracy": found.pop("accuracy"),
+        "balanced_accuracy": found.pop("balanced_accuracy"),
+        "balanced_accuracy_low": low,
+        "balanced_accuracy_high": high,
+        **found,
+    }
+
+
+def _found(data: Path, labels: Sequence[str] | None) -> list[tuple[Path, int, str]]:
+    """Each image with its label's number and whose it is: of a tree of folders, nobody knows."""
+    return [
+        (file, number, str(file))
+        for number, name in enumerate(labels or [""])
+        for file in sorted((data / name).rglob("*"))
+        if _is_image(file)
+    ]
+
+
+def _listed(table: Path, labels: Sequence[str]) -> list[tuple[Path, int, str]]:
+    with table.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    if not rows or not {"path", "label"} <= set(rows[0]):
+        raise ModelFailed(f"{table.name} needs a line of column names with path and label, and lines under it.")
+    unknown = sorted({row["label"] for row in rows} - set(labels))
+    if unknown:
+        raise ModelFailed(f"{table.name} has the labels {', '.join(unknown)}; the model's are {', '.join(labels)}.")
+    return [(table.parent / row["path"], labels.index(row["label"]), row.get("person") or row["path"]) for row in rows]
+
+
+def _interval(
+    probabilities: npt.NDArray[np.float64], truth: npt.NDArray[np.int64], whose: Sequence[str]
+) -> tuple[float | None, float | None]:
+    """95 % of the balanced accuracy, with everything of a person drawn together."""
+    if not len(truth):
+        return None, None
+    right = probabilities.argmax(axis=1) == truth
+    _, group = np.unique(np.array(whose), return_inverse=True)
+    people = int(group.max()) + 1
+    # Right answers and answers of each person by class: a draw is then a sum over people.
+    counts = np.zeros((2, people, probabilities.shape[1]))
+    np.add.at(counts[0], (group, truth), right)
+    np.add.at(counts[1], (group, truth), 1)
+    times = np.random.default_rng(0).multinomial(people, np.full(people, 1 / people), size=_DRAWS)
+    hits, images = times @ counts[0], times @ counts[1]
+    recalls = np.where(images > 0, hits / np.maximum(images, 1), np.nan)
+    low, high = np.percentile(np.nanmean(recalls, axis=1), (2.5, 97.5))
+    return _rounded(low), _rounded(high)
 
 
 @dataclass(frozen=True, slots=True)

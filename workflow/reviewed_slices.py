@@ -29,6 +29,7 @@ class Passed(StrEnum):
     UNSETTLED = "it is not settled whose study it is"
     CONSENT = "the patient's consent does not allow it"
     REJECTED = "the result was rejected, and nobody said what is right instead"
+    DISPUTED = "two people who signed it gave different answers"
     NOTHING_READ = "the model had refused to read it"
     UNCHANGED = "the model's answer was accepted as it was"
     NOT_MARKED = "the person sees something where the model saw nothing, and marked no image"
@@ -60,6 +61,7 @@ def why_passed(case: ReviewedCase, *, allowed: bool, include_unchanged: bool) ->
         (not case.settled, Passed.UNSETTLED),
         (not allowed, Passed.CONSENT),
         (not case.result.is_signed, Passed.REJECTED),
+        (case.disputed, Passed.DISPUTED),
         (finding is None, Passed.NOTHING_READ),
         (case.result.author is None and not include_unchanged, Passed.UNCHANGED),
         (not labelled_slices(case, 1), Passed.NOT_MARKED),

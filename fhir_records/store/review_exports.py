@@ -13,6 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from fhir_records import audit, tables
+from fhir_records.errors import NotFound
 from fhir_records.model import AuditEntry, Instance, InstanceKind, Result, ResultStatus, Withdrawal
 from fhir_records.store import results, studies
 
@@ -43,6 +44,7 @@ class ReviewedCase:
     patient_uid: str
     settled: bool  # whether it is known whose study it is
     wrong_patient: bool  # whether somebody said of any of the study's results that it is about another patient
+    disputed: bool  # whether people who signed this result gave different answers
     started_at: dt.datetime | None  # of the study
     result: Result
     first: Result  # the model's own word
@@ -69,7 +71,7 @@ def reviewed_cases(session: Session, model: str, since: dt.datetime | None = Non
         latest = versions[-1]
         if latest.signature is None:
             continue
-        case = _case(session, read, versions[0], latest)
+        case = _case(session, read, versions, latest)
         before = seen.pop(read.study_id, None)
         # A newer result that was rejected leaves nothing: the older, signed one stands.
         stands = case if latest.is_signed or before is None or not before.result.is_signed else before
@@ -134,6 +136,35 @@ def add_export(session: Session, export: ReviewExport) -> None:
     )
 
 
+def find_export(session: Session, export_uid: str) -> ReviewExport:
+    """One export by its identifier.
+
+    Raises:
+        NotFound: the record has none like that.
+    """
+    try:
+        wanted = uuid.UUID(export_uid)
+    except ValueError:
+        wanted = uuid.UUID(int=0)
+    row = session.scalar(select(tables.ReviewExport).where(tables.ReviewExport.export_uid == wanted))
+    if row is None:
+        raise NotFound(f"The record of this installation has no export {export_uid!r}.")
+    return _records([row])[0]
+
+
+def exported_cases(session: Session, export: ReviewExport) -> tuple[ReviewedCase, ...]:
+    """The cases of an export as they were exported, with their patients as they are now."""
+    rows = session.scalars(
+        select(tables.Result).where(tables.Result.id.in_(export.result_ids)).order_by(tables.Result.id)
+    ).all()
+    cases = []
+    for row in rows:
+        read = session.get_one(tables.Read, row.read_id)
+        versions = results.versions_of(session, read.id)
+        cases.append(_case(session, read, versions, results.result_record(row)))
+    return tuple(cases)
+
+
 def exports(session: Session) -> tuple[ReviewExport, ...]:
     """Every export, newest first."""
     return _records(session.scalars(select(tables.ReviewExport).order_by(tables.ReviewExport.id.desc())).all())
@@ -164,7 +195,7 @@ def pseudonym_key(session: Session) -> bytes:
     return row.pseudonym_key
 
 
-def _case(session: Session, read: tables.Read, first: Result, latest: Result) -> ReviewedCase:
+def _case(session: Session, read: tables.Read, versions: Sequence[Result], latest: Result) -> ReviewedCase:
     study = read.study
     return ReviewedCase(
         study_uid=study.study_uid,
@@ -174,8 +205,19 @@ def _case(session: Session, read: tables.Read, first: Result, latest: Result) ->
         wrong_patient=_is_wrong_patient(session, study.id),
         started_at=study.started_at,
         result=latest,
-        first=first,
+        first=versions[0],
+        disputed=_is_disputed(versions),
     )
+
+
+def _is_disputed(versions: Sequence[Result]) -> bool:
+    """Whether two people's last answers differ; who corrects himself agrees with himself."""
+    answers = {
+        version.signature.signer.username: version.finding.label
+        for version in versions
+        if version.signature and version.is_signed and version.finding
+    }
+    return len(set(answers.values())) > 1
 
 
 def _is_wrong_patient(session: Session, study_id: int) -> bool:

@@ -108,27 +108,6 @@ def load_folders(
     )
 
 
-def together(first: ImageSet, second: ImageSet) -> ImageSet:
-    """Both sets as one; an image that is in both counts once. Raises TrainingError for other classes."""
-    if first.classes != second.classes:
-        raise TrainingError(f"The classes are {', '.join(first.classes)}, and {', '.join(second.classes)}.")
-    known = set(first.digests)
-    new = [index for index, digest in enumerate(second.digests) if digest not in known]
-
-    def persons(images: ImageSet) -> tuple[str, ...]:
-        return images.persons or ("",) * len(images.labels)
-
-    return ImageSet(
-        squares=np.concatenate([first.squares, second.squares[new]]),
-        labels=np.concatenate([first.labels, second.labels[new]]),
-        digests=first.digests + tuple(second.digests[index] for index in new),
-        classes=first.classes,
-        skipped=first.skipped + second.skipped,
-        names=first.names + tuple(second.names[index] for index in new),
-        persons=persons(first) + tuple(persons(second)[index] for index in new),
-    )
-
-
 def _from_folders(root: Path, classes: Sequence[str]) -> list[tuple[Path, int, str, str]]:
     listed: list[tuple[Path, int, str, str]] = []
     for label, name in enumerate(classes):

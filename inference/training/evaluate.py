@@ -58,9 +58,12 @@ def softmax(logits: npt.NDArray[np.float32], temperature: float) -> Floats:
     return result
 
 
-def fit_temperature(logits: npt.NDArray[np.float32], labels: Labels) -> float:
-    """The temperature with the least negative log-likelihood (Guo et al., ICML 2017), classes weighing the same."""
-    weights = 1.0 / np.bincount(labels, minlength=logits.shape[1]).clip(1)[labels]
+def fit_temperature(logits: npt.NDArray[np.float32], labels: Labels, importance: Floats | None = None) -> float:
+    """The temperature with the least negative log-likelihood (Guo et al., ICML 2017).
+
+    Where no `importance`, shape (images,), is given, classes weigh the same.
+    """
+    weights = 1.0 / np.bincount(labels, minlength=logits.shape[1]).clip(1)[labels] if importance is None else importance
     grid = np.exp(np.linspace(np.log(0.2), np.log(8.0), 400))
     picked = [np.log(softmax(logits, t)[np.arange(len(labels)), labels].clip(1e-12)) for t in grid]
     losses = [-(weights * values).sum() for values in picked]

@@ -31,6 +31,18 @@ class KnownImages:
         result: npt.NDArray[np.float64] = np.square((features - self.mean) @ self.whitening).mean(axis=1)
         return result
 
+    def joined_by(self, features: npt.NDArray[np.float32]) -> KnownImages:
+        """These and others, shape (images, features), as one: both kinds count the same, however many they are."""
+        white = (features - self.mean) @ self.whitening
+        middle = white.mean(axis=0) / 2
+        spread = white.T @ white / len(white)
+        joined = (np.eye(len(middle)) + spread) / 2 - np.outer(middle, middle)
+        # In the coordinates of the first, where their covariance is the identity; so the sum is never singular.
+        inverse = self.whitening @ np.linalg.inv(joined) @ self.whitening.T
+        values, vectors = np.linalg.eigh((inverse + inverse.T) / 2)
+        root = vectors * np.sqrt(values.clip(0)) @ vectors.T
+        return KnownImages(self.mean + middle @ np.linalg.inv(self.whitening), root)
+
     def tensors(self) -> dict[str, torch.Tensor]:
         """As they are stored and exported, fp32."""
         return {name: torch.from_numpy(getattr(self, name)).float().contiguous() for name in ("mean", "whitening")}

@@ -23,6 +23,7 @@ from inference.networks import predict, split_last_layer
 from inference.preprocess import standardise
 from inference.training.baselines import measure_baselines
 from inference.training.bundle import BundleParts, Found, contract_text, write_bundle
+from inference.training.comparison import in_words
 from inference.training.cross_validation import CrossValidated
 from inference.training.data import PARTS, ImageSet, Split, load_folders, split_from_record, split_record
 from inference.training.evaluate import Metrics, evaluate, fit_temperature, softmax
@@ -31,13 +32,26 @@ from inference.training.loop import EpochReport
 from inference.training.report import metrics_record
 from inference.training.report_html import Epoch, ReportData, write_report
 from inference.training.settings import TrainSettings
-from inference.training.studies import LabelledSlices, calibrate_films, calibrate_studies
+from inference.training.studies import LabelledSlices, StudySettings, calibrate_films, calibrate_studies
 from inference.training.weights import assembled, weights_of
 
 Labels = npt.NDArray[np.int64]
 
 _REFERENCE = 1000  # training images whose brightness is kept for comparison
 _HALVES = 2  # groups of calibration images that take turns in fitting the temperature and being measured
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a training that has looked at all images already need not have found again."""
+
+    looks: npt.NDArray[np.float32]  # features of all images, shape (images, features)
+    known: KnownImages
+    limits: tuple[float, float]  # distances: usual, and too far
+    temperature: float
+    independence: float  # of neighbouring slices, at most: few people must not make it surer of studies, either
+    split: Mapping[str, Any]  # as it is stored
+    compared: Mapping[str, Any]  # with the version before
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +63,7 @@ class Fitted:
     split: Split
     history: tuple[EpochReport, ...] = ()
     crossed: CrossValidated | None = None
+    told: Told | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,23 +81,31 @@ def finish(settings: TrainSettings, fitted: Fitted, absent: int) -> Trained:
     The report with its pictures of training images goes to `settings.work`, not into the bundle.
     """
     images, split = fitted.images, fitted.split
-    crossed = fitted.crossed
+    crossed, told = fitted.crossed, fitted.told
     others = crossed.networks if crossed and settings.together else ()
     definition, network = assembled(settings.definition, fitted.state, len(images.classes), others, settings.mirror)
     features, last = split_last_layer(network)
-    looks = {part: predict(features, images.squares[split.part(part)]) for part in PARTS if len(split.part(part))}
+    looks = {
+        part: told.looks[split.part(part)] if told else predict(features, images.squares[split.part(part)])
+        for part in PARTS
+        if len(split.part(part))
+    }
     with torch.no_grad():
         logits = {part: last(torch.from_numpy(look)).numpy() for part, look in looks.items()}
     harder = crossed.harder if crossed else 1.0
-    temperature = round(harder * fit_temperature(logits["calibration"], images.labels[split.calibration]), 4)
+    temperature = (
+        told.temperature
+        if told
+        else round(harder * fit_temperature(logits["calibration"], images.labels[split.calibration]), 4)
+    )
     measured = _Measured.of(images, split, logits, temperature, harder)
     metrics, before = (
         evaluate(p, images.labels[measured.held], split.clusters[measured.held], images.classes, absent)
         for p in (measured.probabilities, softmax(measured.logits, 1.0))
     )
     counts = {part: _counts(images, split.part(part)) for part in PARTS}
-    known = KnownImages.of(looks["train"])
-    usual, limit = np.percentile(known.distances(looks["calibration"]), (95, 99))
+    known = told.known if told else KnownImages.of(looks["train"])
+    usual, limit = told.limits if told else np.percentile(known.distances(looks["calibration"]), (95, 99))
     found = Found(temperature, round(float(usual), 4), round(float(limit), 4))
     recipe = settings.recipe.read_text(encoding="utf-8")
     record = metrics_record(metrics, before.expected_calibration_error, temperature, counts)
@@ -91,6 +114,8 @@ def finish(settings: TrainSettings, fitted: Fitted, absent: int) -> Trained:
         record["baselines"] = baselines
     if crossed:
         record["cross_validation"] = crossed.record()
+    if told:
+        record["compared"] = dict(told.compared)
     judged = {
         part: LabelledSlices(
             calibrated_log_probabilities(logits[part], temperature), images.labels[held], split.clusters[held]
@@ -101,7 +126,8 @@ def finish(settings: TrainSettings, fitted: Fitted, absent: int) -> Trained:
         films = calibrate_films(judged["calibration"], judged.get("validation"))
         record["films"], tables = films.record(), films.table()
     else:
-        studies = calibrate_studies(_judged(crossed) if crossed else judged["calibration"], absent)
+        most = StudySettings(most_independence=told.independence if told else 1.0)
+        studies = calibrate_studies(_judged(crossed) if crossed else judged["calibration"], absent, most)
         record["studies"], tables = studies.record(), studies.table()
     squares = images.squares[split.train][:: max(1, len(split.train) // _REFERENCE)]
     standard = np.stack([standardise(square.astype(np.float32) / 255.0) for square in squares])
@@ -113,7 +139,7 @@ def finish(settings: TrainSettings, fitted: Fitted, absent: int) -> Trained:
             state=weights_of(network),
             known=known,
             metrics=record,
-            split=split_record(images, split, settings.split),
+            split=told.split if told else split_record(images, split, settings.split),
             drift=reference(standard, known.distances(looks["train"])),
             lineage=settings.lineage,
         ),
@@ -198,6 +224,7 @@ def _report(
             history=tuple(Epoch(e.epoch, e.loss, e.balanced_accuracy) for e in fitted.history),
             network_summary=str(network),
             baselines=baselines,
+            notes=tuple(in_words(fitted.told.compared)) if fitted.told else (),
         ),
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from inference.training.comparison import in_words
 from inference.training.evaluate import Metrics
 
 _KNOWN_LIMITS = (
@@ -63,6 +64,7 @@ def model_card(record: Mapping[str, Any], contract: Mapping[str, Any]) -> str:
                 *_parts_served(record),
             ],
         ),
+        *_compared(record),
         (
             f"## Figures, on the {_measured_on(record)} clusters",
             [
@@ -121,6 +123,11 @@ def _measured_on(record: Mapping[str, Any]) -> str:
 
 
 def _parts_served(record: Mapping[str, Any]) -> list[str]:
+    if "compared" in record:
+        return [
+            "The calibration part chose the distance at which a series is strange, and the temperature, which is not",
+            "below that of the version before; the validation part served for the figures below alone.",
+        ]
     if _measured_on(record) == "validation":
         return [
             "The calibration part chose the temperature, the distance at which a series is strange and, where the",
@@ -157,6 +164,29 @@ def _figure_rows(record: Mapping[str, Any], contract: Mapping[str, Any]) -> list
         ("… before temperature scaling", record["expected_calibration_error_before"]),
         ("temperature", record["temperature"]),
     ]
+
+
+def _compared(record: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    """Whether it is better than the version that it came from, first in words."""
+    found = record.get("compared")
+    if not found:
+        return []
+    rows = [
+        (
+            f"{kind}, {when}",
+            "{} ({} to {})".format(one["balanced_accuracy"], *one["balanced_accuracy_interval"]),
+            one["expected_calibration_error"],
+            one["refused"],
+            *one["sensitivity"].values(),
+        )
+        for kind in ("reviewed", "former")
+        if found[kind]
+        for when, one in (("before", found[kind]["before"]), ("after", found[kind]["after"]))
+    ]
+    classes = found["reviewed"]["after"]["sensitivity"]
+    header = ("images held out", "balanced accuracy (95 %)", "calibration error", "refused as strange", *classes)
+    lines = [*(f"- {sentence}" for sentence in in_words(found)), "", *_table(header, rows)]
+    return [("## Beside the version before", lines)]
 
 
 def _cross_validation(record: Mapping[str, Any]) -> list[tuple[str, list[str]]]:

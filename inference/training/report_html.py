@@ -61,6 +61,7 @@ class ReportData:
     history: tuple[Epoch, ...] = ()
     network_summary: str = ""
     baselines: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # name → its report.json's "figures"
+    notes: tuple[str, ...] = ()  # sentences: how it compares with the version before
 
 
 def write_report(folder: Path, data: ReportData) -> Path:
@@ -94,6 +95,7 @@ def report_record(data: ReportData) -> dict[str, Any]:
         "history": [[epoch.number, _known(epoch.loss), _known(epoch.balanced_accuracy)] for epoch in data.history],
         "network": data.network_summary,
         "baselines": {name: dict(figures) for name, figures in data.baselines.items()},
+        **({"notes": list(data.notes)} if data.notes else {}),
     }
 
 
@@ -107,6 +109,9 @@ def _page(data: ReportData, record: Mapping[str, Any]) -> str:
         "<p>Not a certified medical device. For evaluation. "
         f"{record['images']} images of the validation part, in {record['clusters']} clusters of look-alikes that no "
         "training image belongs to. Intervals: 95 %, clusters drawn anew.</p>",
+        "<h2>Beside the version before</h2>" + "".join(f"<p>{escape(note)}</p>" for note in data.notes)
+        if data.notes
+        else "",
         "<h2>Figures</h2>",
         _figures_table(record),
         "<h2>Confusion</h2>",

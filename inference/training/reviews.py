@@ -1,4 +1,4 @@
-"""A new version of a model from an export of reviewed cases: its settings, its contract, and where it comes from.
+"""A new version of a model from an export of reviewed cases: which of them, its contract, and where it comes from.
 
 The contract is that of the version it starts from, with a higher version number, without what training finds out anew,
 and with its own words on training data. Nothing here registers or activates anything.
@@ -7,24 +7,26 @@ and with its own words on training data. Nothing here registers or activates any
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from fhir_records.errors import TrainingError
 from inference.registered import RegisteredModel
-from inference.training.batch_augment import AugmentSettings
-from inference.training.data import SplitSettings
+from inference.training.recalled import Recalled
 from inference.training.settings import TrainSettings
+from inference.training.tuning import TuneSettings
 
-LEAST_PEOPLE = 10  # of each class: below it a split in three parts measures nothing
+CONTRADICTED = "it is in the export twice, with two labels"
+
 # What training adds to a recipe, and what is said of its data: not taken over from the version before.
 _MADE_ANEW = ("preprocess", "calibration", "familiarity", "prediction_set", "study", "training_data", "card")
-_LIGHT = AugmentSettings(rotate=0.15, translate=0.06, invert=0.0, curve=0.2, gamma=0.3, bias=0.15, mixup=0.1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class ReviewedCases:
     model: str
     images: int
     people: int
+    left_out: Mapping[str, int] = field(default_factory=dict)  # images of the export that are not used, by why
+    asked: bool = False  # whether the record was asked what may still be used
 
 
 def open_export(folder: Path) -> ReviewedCases:
@@ -43,8 +47,7 @@ def open_export(folder: Path) -> ReviewedCases:
     labels, report = folder / "labels.csv", folder / "export.json"
     try:
         facts = json.loads(report.read_text(encoding="utf-8"))
-        with labels.open(encoding="utf-8", newline="") as stream:
-            rows = list(csv.DictReader(stream))
+        rows = _rows(labels)
         missing = sum(not (folder / row["path"]).is_file() for row in rows)
         if missing:
             raise TrainingError(f"{missing} of {len(rows)} images that labels.csv names are not in {folder}.")
@@ -68,6 +71,39 @@ def next_version(base: str, registered: Sequence[str]) -> str:
     return f"{first}.{second + 1}.0"
 
 
+def without(cases: ReviewedCases, recalled: Recalled, work: Path) -> ReviewedCases:
+    """The cases that may still be used: a new labels.csv in `work`, with the reasons of what is not in it.
+
+    Left out are people and images that the record recalls, and images that are in the export twice with two labels.
+    Raises TrainingError where nothing is left.
+    """
+    rows = _rows(cases.labels)
+    folder = cases.labels.resolve().parent
+    told: dict[str, set[str]] = {}
+    digests = [hashlib.sha256((folder / row["path"]).read_bytes()).hexdigest() for row in rows]
+    for row, digest in zip(rows, digests, strict=True):
+        told.setdefault(digest, set()).add(row["label"])
+    reasons: Counter[str] = Counter()
+    kept: list[dict[str, str]] = []
+    for row, digest in zip(rows, digests, strict=True):
+        why = recalled.why(row["person"], Path(row["path"]).stem) or (CONTRADICTED if len(told[digest]) > 1 else "")
+        if why:
+            reasons[why] += 1
+        else:
+            kept.append({**row, "path": str(folder / row["path"])})
+    if not kept:
+        listed = "; ".join(f"{number}: {why}" for why, number in sorted(reasons.items()))
+        raise TrainingError(f"None of the images may be used any more. {listed}.")
+    work.mkdir(parents=True, exist_ok=True)
+    labels = work / "labels.csv"
+    with labels.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, list(kept[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(kept)
+    people = len({row["person"] for row in kept})
+    return replace(cases, labels=labels, images=len(kept), people=people, left_out=dict(reasons), asked=recalled.asked)
+
+
 def review_settings(
     cases: ReviewedCases,
     base: RegisteredModel,
@@ -75,13 +111,9 @@ def review_settings(
     output: Path,
     *,
     data: Path | None = None,
-    epochs: int,
-    batch_size: int,
     seed: int,
-    device: str,
-    patience: int,
-    least_people: int = LEAST_PEOPLE,
-) -> TrainSettings:
+    threads: int = 2,
+) -> TuneSettings:
     """What a training of `base` on the cases is told; the contract to train for is written beside the output.
 
     Raises TrainingError where the base is not one that Wetread trained, or reads other cases.
@@ -95,30 +127,20 @@ def review_settings(
             f"{base.name} {base.version} was not trained by Wetread: how it was, is not known. Train from a recipe, "
             "with --recipe and --data."
         )
-    definition, mirror = _network(base.path)
-    work = output.with_name(output.name + ".work")
+    work = work_folder(output)
     work.mkdir(parents=True, exist_ok=True)
     recipe = work / "recipe.toml"
     recipe.write_text(recipe_text(text, document, version, cases, base, data is not None), encoding="utf-8")
-    return TrainSettings(
-        data=data or cases.labels,
-        reviews=cases.labels if data else None,
+    definition = json.loads((base.path / "configs" / "inference.json").read_text(encoding="utf-8"))["network_def"]
+    train = TrainSettings(
+        data=cases.labels,
         recipe=recipe,
         output=output,
         work=work,
         network=definition,
-        mirror=mirror,
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=5e-4,  # what the base has learned is to be moved, not lost
         seed=seed,
-        device=device,
-        patience=patience,
-        augment=_LIGHT,
+        threads=threads,
         preprocess=base.contract.preprocess,
-        split=SplitSettings(seed=seed, shares=(0.6, 0.2, 0.2)),
-        warm_start=base.path,
-        least_people=least_people,
         lineage={
             "base": {
                 "name": base.name,
@@ -126,9 +148,21 @@ def review_settings(
                 "device_uid": base.device_uid,
                 "weights_sha256": base.weights_sha256,
             },
-            "reviews": {"export": cases.export_uid, "images": cases.images, "people": cases.people},
+            "reviews": {
+                "export": cases.export_uid,
+                "images": cases.images,
+                "people": cases.people,
+                "left_out": dict(cases.left_out),
+                "record_asked": cases.asked,
+            },
         },
     )
+    return TuneSettings(train, base, data)
+
+
+def work_folder(output: Path) -> Path:
+    """Where a training leaves its report and what it keeps meanwhile."""
+    return output.with_name(output.name + ".work")
 
 
 def recipe_text(
@@ -148,17 +182,20 @@ def recipe_text(
     if more_data:
         source, licence = f"{source}; {before['source']}", f"{licence}; {before['licence']}"
     training = (
-        f"From the weights of {base.name} {base.version} (Device UID {base.device_uid}), on cases that radiologists "
-        f"signed{', together with a collection' if more_data else ''}. All images of a person are on one side of the "
-        f"split. The version before was trained on: {before['source']} ({before['licence']})."
+        f"The last layer of {base.name} {base.version} (Device UID {base.device_uid}) fitted anew to cases that "
+        f"radiologists signed{', together with images that version was trained on' if more_data else ''}; everything "
+        "before that layer is unchanged. All images of a person are on one side of the split. The version before was "
+        f"trained on: {before['source']} ({before['licence']})."
     )
+    if not cases.asked:
+        training += " Nobody asked the record whether consent to use these cases had been taken back."
     limits = [
         "The labels are radiologists' opinions, often of what the version before had said: its errors that nobody "
         "noticed are learned as truth.",
         "Cases that were signed and may be used are no sample of all patients.",
         "The figures are of single images, and hold each class equally likely beforehand; where findings are rarer, a "
         "probability that it gives for one is too high.",
-        "The version before may have been trained on images that now validate; its limits hold on.",
+        "The limits of the version before hold on.",
         *document.get("card", {}).get("limits", ()),
     ]
     lines = [
@@ -178,11 +215,9 @@ def recipe_text(
     return "\n".join(lines)
 
 
-def _network(bundle: Path) -> tuple[Mapping[str, Any], bool]:
-    """The definition of the base's network, of several the first's, and whether it looks at the mirrored image, too."""
-    definition = json.loads((bundle / "configs" / "inference.json").read_text(encoding="utf-8"))["network_def"]
-    members = definition.get("members")
-    return (members[0] if members else definition), bool(definition.get("mirror", False))
+def _rows(labels: Path) -> list[dict[str, str]]:
+    with labels.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
 
 
 def _table(part: str) -> str:

@@ -52,8 +52,6 @@ class TrainSettings:
     taught: bool = False  # whether their mean teaches the network that is shipped
     together: bool = False  # whether they are shipped with it, as one network that is the mean of all
     fold_epochs: int = 30  # of each of these
-    reviews: Path | None = None  # labels.csv of an export of reviewed cases, beside `data`
-    least_people: int = 0  # of each class: with fewer, nothing is trained
     lineage: Mapping[str, Any] | None = None  # what the bundle says of where it comes from
     baselines: tuple[str, ...] = ()  # names of networks that are trained and measured on the same split
 

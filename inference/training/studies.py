@@ -36,6 +36,7 @@ class StudySettings:
     most_share: float = 0.5
     clusters: int = 3  # at most, that a finding's slices are drawn from
     coverage: float = 0.95
+    most_independence: float = 1.0  # of neighbouring slices
     seed: int = 20261120
 
 
@@ -123,8 +124,8 @@ def calibrate_studies(slices: LabelledSlices, absent: int, settings: StudySettin
     rng = np.random.default_rng(settings.seed)
     half = _halves(slices, rng)
     fitted, shown = (_built(slices.of(np.flatnonzero(half == side)), absent, settings, rng) for side in (0, 1))
-    losses = [fitted.loss(value) for value in _INDEPENDENCES]
-    independence = float(_INDEPENDENCES[int(np.argmin(losses))])
+    tried = _INDEPENDENCES[settings.most_independence + 1e-9 >= _INDEPENDENCES]
+    independence = float(tried[int(np.argmin([fitted.loss(value) for value in tried]))])
     told, before, after = (f.probabilities(i) for f, i in ((fitted, independence), (shown, 0.0), (shown, independence)))
     threshold = conformal_threshold(told[np.arange(len(told)), fitted.truth], settings.coverage)
     answers, right = after.argmax(axis=1), after.argmax(axis=1) == shown.truth

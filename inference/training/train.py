@@ -24,20 +24,16 @@ from inference.training.anatomy_data import AnatomySources, load_anatomy
 from inference.training.bundle import Found, contract_text
 from inference.training.cross_validation import CrossValidated, FoldSettings, cross_validate
 from inference.training.data import (
-    PARTS,
     ImageSet,
     Split,
     for_good,
-    group,
     load_folders,
     split_by_cluster,
     split_from_record,
     split_record,
-    together,
 )
 from inference.training.finish import Fitted, Trained, evaluate_bundle, finish
 from inference.training.loop import EpochReport, Progress, balanced_accuracy, train_network
-from inference.training.people import check_parts, check_people
 from inference.training.settings import RECIPES, TrainSettings
 from inference.training.weights import warm, weights_of
 
@@ -108,23 +104,16 @@ def load(settings: TrainSettings, classes: tuple[str, ...]) -> tuple[ImageSet, S
     """The images and how they are parted."""
     if settings.anatomy and classes != ANATOMY_CLASSES:
         raise TrainingError(f"The anatomy collection has the classes {', '.join(ANATOMY_CLASSES)}.")
-    least = 0 if settings.least_people else len(PARTS)  # then people are counted, which says more
     images = (
         load_anatomy(AnatomySources.under(settings.data), settings.preprocess)
         if settings.anatomy
-        else load_folders(settings.data, classes, settings.preprocess, least)
+        else load_folders(settings.data, classes, settings.preprocess)
     )
-    if settings.reviews is not None:
-        images = together(images, load_folders(settings.reviews, classes, settings.preprocess, least=0))
     if settings.split_of is not None:
         stored = json.loads((settings.split_of / "split.json").read_text(encoding="utf-8"))
         split = split_from_record(images, stored)
     else:
-        if settings.least_people:
-            check_people(images, group(images, settings.split), settings.least_people)
         split = split_by_cluster(images, settings.split)
-        if settings.least_people:
-            check_parts(images, split)
     return images, for_good(split) if settings.for_good else split
 
 

@@ -19,12 +19,14 @@ from fhir_records import signing, tables
 from fhir_records.database import Database
 from fhir_records.errors import NotFound, Outdated, QueryError, SettingsError
 from fhir_records.model import Act, Consent, ImageRef, ReadState, Region
+from fhir_records.pseudonyms import Pseudonyms
 from fhir_records.renderings.typeface import font
 from fhir_records.store import consent, review_exports
 from fhir_records.store.consent import ConsentPolicy
 from tests import seed
 from tests.integration.signed_results import CURIE, NOW, Bench
 from workflow.review_export import Exported, ExportRequest, ExportReviews
+from workflow.review_recall import recalled
 
 
 class Site:
@@ -312,3 +314,46 @@ def test_the_model_is_named_where_there_are_several(site: Site) -> None:
     assert site.export("two", model="other").by_label == {"blob": 2}
     with pytest.raises(QueryError, match="Nobody has signed"):
         site.export("three", model="third")
+
+
+def test_two_people_who_differ_teach_nothing(site: Site) -> None:
+    """A second signer with another answer keeps the case back; whoever corrects himself, or agrees, does not."""
+    other = replace(CURIE, username="laue")
+    disputed = site.case(Act.ACCEPT, said=Consent.GIVEN)
+    disputed.sign(Act.CORRECT, version=2, label="meningioma", signer=other)
+    corrected = site.case(Act.ACCEPT, said=Consent.GIVEN)
+    corrected.sign(Act.CORRECT, version=2, label="meningioma")
+    agreed = site.case(Act.ACCEPT, said=Consent.GIVEN)
+    agreed.sign(Act.CORRECT, version=2, note="I see it, too.", signer=other)
+    done = site.export()
+    assert done.passed == {"two people who signed it gave different answers": 1}
+    assert done.people == 2
+
+
+def test_what_changed_after_the_export_is_recalled(site: Site) -> None:
+    """Consent taken back, a rejection and another answer are; what stands is not; another site's export is unknown."""
+    kept, refused, rejected, amended = (site.case(Act.ACCEPT, said=Consent.GIVEN) for _ in range(4))
+    export_uid = str(site.export().export.export_uid)
+    with site.database.session() as session:
+        before = recalled(session, export_uid, ConsentPolicy.OPT_IN)
+    assert before.asked and not before.people and not before.images
+    site.say(refused, Consent.REFUSED)
+    rejected.sign(Act.REJECT, version=2)
+    amended.sign(Act.CORRECT, version=2, label="meningioma")
+    with site.database.session() as session:
+        now = recalled(session, export_uid, ConsentPolicy.OPT_IN)
+        pseudonyms = Pseudonyms(review_exports.pseudonym_key(session))
+        with pytest.raises(NotFound, match="no export"):
+            recalled(session, "of another site", ConsentPolicy.OPT_IN)
+    kept_as, refused_as, rejected_as, amended_as = (
+        pseudonyms.person(site.patient_uid(case)) for case in (kept, refused, rejected, amended)
+    )
+    why: dict[str, set[str]] = {}
+    for line in site.labels():
+        why.setdefault(line["person"], set()).add(now.why(line["person"], Path(line["path"]).stem))
+    assert why == {
+        kept_as: {""},
+        refused_as: {"the patient's consent does not allow it"},
+        rejected_as: {"the result was rejected, and nobody said what is right instead"},
+        amended_as: {"a radiologist has signed something else since"},
+    }

@@ -25,7 +25,7 @@ from tests import seed
 from tests.integration.signed_results import CURIE, NOW
 
 CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
-PEOPLE = 12  # of each class
+PEOPLE = 10  # of each class: the fewest that are trained on
 
 
 def picture(label: int, person: int, number: int) -> np.ndarray:
@@ -104,8 +104,8 @@ def test_signed_cases_become_a_version_on_trial(home: Path, database: Database, 
     export, bundle = tmp_path / "export", tmp_path / "bundle"
     said = wetread("reviews", "export", "--output", str(export), "--include-unchanged").stdout
     assert f"{2 * 3 * PEOPLE + 3 * PEOPLE} images of {4 * PEOPLE} people" in said
-    options = ("--epochs", "1", "--batch-size", "8", "--threads", "1")
-    wetread("train", "--from-reviews", str(export), "--output", str(bundle), *options)
+    told = wetread("train", "--from-reviews", str(export), "--output", str(bundle), "--threads", "1").stdout
+    assert "Nothing is registered" in told and "On reviewed cases that were held out" in told
     assert states() == {"0.1.0": "active"}
 
     metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
@@ -113,13 +113,31 @@ def test_signed_cases_become_a_version_on_trial(home: Path, database: Database, 
     active = Registry(home / "models", tmp_path / "none").get("tiny")
     assert metadata["version"] == "0.2.0"
     assert metadata["lineage"]["base"]["device_uid"] == active.device_uid
-    assert metadata["lineage"]["reviews"] == {"export": report["export_uid"], "images": 108, "people": 48}
+    assert metadata["lineage"]["reviews"] == {
+        "export": report["export_uid"],
+        "images": 9 * PEOPLE,
+        "people": 4 * PEOPLE,
+        "left_out": {},
+        "record_asked": True,
+    }
     card = (bundle / "docs" / "README.md").read_text(encoding="utf-8")
-    assert report["export_uid"] in card and "From the weights of tiny 0.1.0" in card
+    assert report["export_uid"] in card and "The last layer of tiny 0.1.0" in card
     split = json.loads((bundle / "split.json").read_text())
     assert sum(len(split[part]) for part in ("train", "calibration", "validation")) <= 4 * PEOPLE
+    compared = json.loads((bundle / "metrics.json").read_text())["compared"]
+    assert compared["base"]["version"] == "0.1.0" and compared["former"] is None
+    assert f"balanced accuracy {compared['reviewed']['after']['balanced_accuracy']:.3f}" in card
+    assert "whether this version is worse on them is not known" in card
 
-    assert "registered and not active" in wetread("models", "add", str(bundle)).stdout
+    record = json.loads((bundle / "metrics.json").read_text())
+    record["compared"]["reviewed"]["verdict"] = "worse"
+    worse = shutil.copytree(bundle, tmp_path / "worse")
+    (worse / "metrics.json").write_text(json.dumps(record))
+    assert "--even-if-worse" in wetread("models", "add", str(worse), fails=True).stderr
+    assert states() == {"0.1.0": "active"}
+
+    said = wetread("models", "add", str(bundle)).stdout
+    assert "registered and not active" in said and "On reviewed cases that were held out" in said
     assert states() == {"0.1.0": "active", "0.2.0": "kept"}
     wetread("models", "shadow", "tiny", "0.2.0")
     assert states() == {"0.1.0": "active", "0.2.0": "shadow"}
@@ -138,6 +156,9 @@ def test_too_few_people_are_counted_out(home: Path, database: Database, tmp_path
     assert "8 more of glioma (there are 2)" in said and "7 more of notumor (there are 3)" in said
     assert not (tmp_path / "bundle").exists()
     report = json.loads((export / "export.json").read_text())
+    (export / "export.json").write_text(json.dumps({**report, "export_uid": "7"}))
+    assert "--no-record" in wetread(*command, fails=True).stderr
+    assert "8 more of glioma" in wetread(*command, "--no-record", fails=True).stderr
     (export / "export.json").write_text(json.dumps({**report, "model": "other"}))
     assert "There is no model 'other'" in wetread(*command, fails=True).stderr
     (export / "export.json").unlink()

@@ -107,7 +107,17 @@ def test_a_folder_of_classes_gives_the_figures(tiny_model: RegisteredModel, fold
     """Images are counted, what shows nothing or does not decode is refused, and the figures are over the rest."""
     result = evaluate_folder(tiny_model, folders)
     assert (result["images"], result["refused"]) == (10, 2)
-    assert set(result) == {"images", "refused", "accuracy", "balanced_accuracy", "ece", "per_class"}
+    assert set(result) == {
+        "images",
+        "refused",
+        "accuracy",
+        "balanced_accuracy",
+        "balanced_accuracy_low",
+        "balanced_accuracy_high",
+        "ece",
+        "per_class",
+    }
+    assert result["balanced_accuracy_low"] <= result["balanced_accuracy"] <= result["balanced_accuracy_high"]
     assert set(result["per_class"]) == {"glioma", "meningioma", "notumor", "pituitary"}
     assert set(result["per_class"]["glioma"]) == {"precision", "sensitivity", "specificity", "auc"}
     assert 0 <= result["accuracy"] <= 1

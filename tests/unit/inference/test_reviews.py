@@ -14,9 +14,16 @@ from inference.networks import build_network
 from inference.registered import RegisteredModel
 from inference.registry import SHIPPED
 from inference.training.bundle import Found, contract_text
-from inference.training.reviews import ReviewedCases, next_version, open_export, review_settings
-from inference.training.settings import TrainSettings
-from inference.training.weights import warm
+from inference.training.recalled import Recalled
+from inference.training.reviews import (
+    CONTRADICTED,
+    ReviewedCases,
+    next_version,
+    open_export,
+    review_settings,
+    without,
+)
+from inference.training.tuning import TuneSettings
 
 
 def registered(bundle: Path) -> RegisteredModel:
@@ -26,18 +33,16 @@ def registered(bundle: Path) -> RegisteredModel:
     )
 
 
-def told(base: RegisteredModel, tmp_path: Path, model: str = "", data: Path | None = None) -> TrainSettings:
+def told(base: RegisteredModel, tmp_path: Path, model: str = "", data: Path | None = None) -> TuneSettings:
     cases = ReviewedCases(tmp_path / "labels.csv", "export-7", model or base.name, 120, 60)
-    return review_settings(
-        cases, base, "0.9.0", tmp_path / "new", data=data, epochs=2, batch_size=8, seed=1, device="cpu", patience=0
-    )
+    return review_settings(cases, base, "0.9.0", tmp_path / "new", data=data, seed=1)
 
 
 @pytest.mark.parametrize("name", ["brain_mr_tumour", "chest_xr_pneumonia"])
 def test_a_shipped_model_can_be_the_base(name: str, tmp_path: Path) -> None:
     """Its contract with a new version, its preprocessing, its network with its weights, and its lineage in words."""
     base = registered(SHIPPED / name)
-    settings = told(base, tmp_path)
+    settings = told(base, tmp_path).train
     text = contract_text(settings.recipe.read_text(encoding="utf-8"), settings.preprocess, Found(1.0, 2.0, 3.0))
     made, before = tomllib.loads(text), tomllib.loads((base.path / "contract.toml").read_text(encoding="utf-8"))
     assert made["version"] == "0.9.0"
@@ -51,16 +56,34 @@ def test_a_shipped_model_can_be_the_base(name: str, tmp_path: Path) -> None:
     )
     assert "Device UID 2.25.7" in made["card"]["training"]
     assert set(before.get("card", {}).get("limits", ())) <= set(made["card"]["limits"])
-    warm(build_network(settings.definition, len(base.contract.classes)), settings.warm_start or tmp_path)
+    assert "Nobody asked the record" in made["card"]["training"]
+    build_network(settings.definition, len(base.contract.classes))
     assert settings.lineage is not None and settings.lineage["reviews"]["export"] == "export-7"
-    assert settings.least_people == 10
 
 
 def test_a_collection_is_trained_on_beside_the_cases(tmp_path: Path) -> None:
-    """With more data, the cases come beside it, and both are named."""
+    """With the images that the version before was trained on, both are named."""
     settings = told(registered(SHIPPED / "brain_mr_tumour"), tmp_path, data=tmp_path / "more")
-    assert (settings.data, settings.reviews) == (tmp_path / "more", tmp_path / "labels.csv")
-    assert "export-7" in (source := settings.recipe.read_text(encoding="utf-8")) and "Nickparvar" in source
+    assert (settings.former, settings.train.data) == (tmp_path / "more", tmp_path / "labels.csv")
+    assert "export-7" in (source := settings.train.recipe.read_text(encoding="utf-8")) and "Nickparvar" in source
+
+
+def test_what_is_recalled_or_contradicts_itself_is_left_out(tmp_path: Path) -> None:
+    """People, single images, and one picture under two labels; what is left is named anew, with the reasons."""
+    (tmp_path / "images").mkdir()
+    lines = ["path,label,person"]
+    for number, (label, person) in enumerate([("x", "P1"), ("x", "P2"), ("x", "P3"), ("y", "P4"), ("y", "P5")]):
+        (tmp_path / "images" / f"{number}.png").write_bytes(b"same" if number in (2, 3) else bytes([number]))
+        lines.append(f"images/{number}.png,{label},{person}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines), encoding="utf-8")
+    cases = ReviewedCases(tmp_path / "labels.csv", "7", "m", 5, 5)
+    left = without(cases, Recalled({"P1": "said no"}, {"4": "rejected"}, asked=True), tmp_path / "work")
+    assert (left.images, left.people, left.asked) == (1, 1, True)
+    assert left.left_out == {"said no": 1, "rejected": 1, CONTRADICTED: 2}
+    assert left.labels.read_text(encoding="utf-8").splitlines()[1] == f"{tmp_path}/images/1.png,x,P2"
+    with pytest.raises(TrainingError, match=r"may be used any more\. 1: gone"):
+        everybody = dict.fromkeys(("P1", "P2", "P3", "P4"), "said no")
+        without(cases, Recalled(everybody, {"4": "gone"}), tmp_path / "work")
 
 
 def test_another_models_cases_and_unknown_training_are_refused(tmp_path: Path) -> None:

@@ -38,7 +38,6 @@ from inference.training.data import (
     split_by_cluster,
     split_from_record,
     split_record,
-    together,
 )
 from inference.training.evaluate import calibration_error, evaluate, fit_temperature, softmax
 from inference.training.loop import LoopSettings, train_network
@@ -335,19 +334,6 @@ def test_persons_of_a_table_are_never_parted(images: ImageSet) -> None:
     sides = [{named.persons[index] for index in split.part(part).tolist()} for part in PARTS]
     assert not (sides[0] & sides[1] or sides[0] & sides[2] or sides[1] & sides[2])
     assert sum(map(len, sides)) == len(set(named.persons))
-
-
-def test_two_sets_become_one(images: ImageSet) -> None:
-    """An image that is in both counts once; of which nobody says whose it is, nobody is named."""
-    half = replace(
-        images, squares=images.squares[:9], labels=images.labels[:9], digests=images.digests[:9], names=images.names[:9]
-    )
-    other = replace(half, digests=("new", *half.digests[1:]), persons=("P1",) * 9)
-    both = together(half, other)
-    assert len(both.labels) == len(both.squares) == 10
-    assert both.persons == ("",) * 9 + ("P1",)
-    with pytest.raises(TrainingError, match="classes"):
-        together(half, replace(other, classes=("a", "b")))
 
 
 def test_classes_that_lack_people_are_named(images: ImageSet) -> None:
