@@ -31,7 +31,7 @@ _RING = 5  # pixels around a text that are neither
 class FinderSettings:
     """How the finder is trained."""
 
-    minutes: float = 25.0
+    steps: int = 4000  # batches
     batch_size: int = 32
     learning_rate: float = 3e-3  # highest of the one-cycle schedule
     seed: int = 20261121
@@ -156,7 +156,7 @@ def loss_of(logits: torch.Tensor, target: torch.Tensor, hardest: float) -> torch
 
 
 def train(data: Path, output: Path, settings: FinderSettings, start: Path | None = None) -> None:
-    """Train for the minutes that the settings give, and write the network as ONNX and, beside it, its weights."""
+    """Train, and write the network as ONNX and, beside it, its weights."""
     torch.manual_seed(settings.seed)
     torch.set_num_threads(1)  # the other core draws
     known = list(pictures(data, TRAIN))
@@ -168,9 +168,9 @@ def train(data: Path, output: Path, settings: FinderSettings, start: Path | None
         network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995), use_buffers=True
     )
     optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=0.01)
-    started, told, losses = time.monotonic(), 0.0, []
+    told, losses = time.monotonic(), []
     for step, (levels, target) in enumerate(torch.utils.data.DataLoader(scenes, batch_size=None, num_workers=1)):
-        share = (time.monotonic() - started) / (60 * settings.minutes)
+        share = step / settings.steps
         if share >= 1:
             break
         for group in optimizer.param_groups:
@@ -211,10 +211,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--minutes", type=float, default=FinderSettings.minutes)
+    parser.add_argument("--steps", type=int, default=FinderSettings.steps)
     parser.add_argument("--start", type=Path, help="weights to go on from")
     given = parser.parse_args()
-    train(given.data, given.output, FinderSettings(minutes=given.minutes), given.start)
+    train(given.data, given.output, FinderSettings(steps=given.steps), given.start)
 
 
 if __name__ == "__main__":
