@@ -20,10 +20,11 @@ from PIL import Image
 
 from inference.burnt_in import CELL
 from inference.training.burnt_in_data import TRAIN, pictures
-from inference.training.burnt_in_drawing import TRAINING_FONTS, Grey, coded, draw_text, styled
+from inference.training.burnt_in_drawing import TRAINING_FONTS, Contrast, Grey, coded, draw_text, styled
 
 SIDE = 128  # pixels of a training picture
 _IGNORED = -1.0  # in targets: cells that teach nothing
+_FAINTEST = Contrast(25, 1.2)  # fainter than what is to be found
 _RING = 5  # pixels around a text that are neither
 
 
@@ -36,7 +37,7 @@ class FinderSettings:
     learning_rate: float = 3e-3  # highest of the one-cycle schedule
     seed: int = 20261121
     channels: int = 32
-    hardest: float = 0.03  # share of the cells without text that count: those most like text
+    hardest: float = 0.02  # share of the cells without text that count: those most like text
 
 
 class TextFinder(torch.nn.Module):
@@ -97,7 +98,7 @@ def scene(rng: np.random.Generator, source: Grey) -> tuple[Grey, npt.NDArray[np.
             size = round(float(np.exp(rng.uniform(np.log(7.5), np.log(26)))) * times)
             chosen = rng.random()
             letters = 1 if chosen < 0.05 else int(rng.integers(2, 4)) if chosen < 0.45 else None
-            text, at = styled(rng, picture, TRAINING_FONTS, size, letters)
+            text, at = styled(rng, picture, TRAINING_FONTS, size, letters, _FAINTEST)
             if rng.random() < 0.1:  # beyond the edge of the training picture: text goes on
                 at = (at[0] - int(rng.integers(SIDE * times // 2)), at[1])
             box = draw_text(picture, text, at)

@@ -19,6 +19,7 @@ from PIL import Image
 
 from dicom_listener.pixels import grey_frame, number_of_frames, read_header
 from inference.burnt_in import levels_of
+from inference.preprocess import PreprocessSettings, cut
 
 TRAIN, TUNE, MEASURE = "train", "tune", "measure"
 # Images of the public collections in which somebody has looked at them and seen text, by the first ten digits of the
@@ -44,9 +45,10 @@ _DICOM = {
         "assorted/MR-SIEMENS-DICOM-WithOverlays.dcm",
         "assorted/emri_small.dcm",
         "transfer_syntaxes/CTImage.dcm_LittleEndianExplicitTransferSyntax_1.2.840.10008.1.2.1.dcm",
-        "transfer_syntaxes/CT0012.fragmented_no_bot_jpeg_baseline.51.dcm",
     ),
 }
+_MARKED = ("CXR", "Hand")  # thumbnails of films, most of which have letters too small to be read
+_FILMS = ("normal", "pneumonia")
 _TUNE_EVERY = 12  # one in so many groups of the training side chooses the threshold
 
 
@@ -66,15 +68,30 @@ def pictures(data: Path, part: str) -> Iterator[Picture]:
         places = _places(_BUNDLES / bundle / "split.json")
         for file in sorted((data / folder).rglob("*.jp*g")):
             digest = _digest(file)
-            if places.get(digest) == part and digest not in seen:
+            if places.get(digest) == part and digest not in seen and file.parent.name not in _MARKED:
                 with Image.open(file) as opened:
-                    yield Picture(kind, digest, np.asarray(opened.convert("L")))
+                    grey = np.asarray(opened.convert("L"))
+                yield Picture(kind, digest, grey if part == MEASURE else _without_margin(grey, file.parent.name))
     for path in _DICOM.get(part, ()):
         found = data / "dicom" / path
         for file in sorted(found.iterdir()) if found.is_dir() else [found]:
             for frame in range(1, number_of_frames(read_header(file)) + 1):
                 grey = levels_of(grey_frame(file, frame))[0]
                 yield Picture(f"dicom/{Path(path).stem}", f"{_digest(file)}.{frame}", grey)
+
+
+def _without_margin(grey: npt.NDArray[np.uint8], folder: str) -> npt.NDArray[np.uint8]:
+    """What may be taken for clean without a look at each: of these collections the margins have text now and then.
+
+    Films have the time of day and the voltage at their right; slices of the class without tumours have what the
+    consoles wrote around the head.
+    """
+    if folder in _FILMS:
+        return grey[:, : round(0.8 * grey.shape[1])]
+    if folder == "notumor":
+        found = cut(grey.astype(np.float32), PreprocessSettings())
+        return grey if found is None else np.where(found[1].mask, grey, 0).astype(np.uint8)
+    return grey
 
 
 def _places(split: Path) -> dict[str, str]:

@@ -57,7 +57,6 @@ _WORDS = (
 )  # fmt: skip
 _MONTHS = ("JAN", "Feb", "MAR", "Apr", "MAY", "Jun", "JUL", "Aug", "SEP", "Oct", "NOV", "Dec")
 _OTHER_SCRIPTS = ("ÄÖÜßéèñçåø", "абвгдежиклмнопрстуя", "ΑΒΓΔΕΘΛΞΠΣΦΨΩ")
-_LEAST_CONTRAST = 40  # of 255: what stands out less is hardly text, and nothing to learn from
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +73,18 @@ class Text:
     plate: int | None = None  # brightness of a filled rectangle behind it
     turned: int = 0  # quarter turns, counter-clockwise
     tilt: float = 0.0  # degrees, counter-clockwise
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """By how much text stands out from the mean of what is under it, at least."""
+
+    levels: float = 40  # of 255
+    spreads: float = 1.5  # standard deviations of what is under it
+
+    def least(self, under: Grey) -> float:
+        """Levels, over these pixels."""
+        return max(self.levels, self.spreads * float(under.std())) if under.size else self.levels
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +220,12 @@ def _name(rng: np.random.Generator) -> str:
 
 
 def styled(
-    rng: np.random.Generator, picture: Grey, fonts: Sequence[str], size: int, letters: int | None
+    rng: np.random.Generator,
+    picture: Grey,
+    fonts: Sequence[str],
+    size: int,
+    letters: int | None,
+    contrast: Contrast,
 ) -> tuple[Text, tuple[int, int]]:
     """A text, and where it goes (column, row), so that it stands out from what is under it."""
     said, font = words(rng, letters), str(fonts[int(rng.integers(len(fonts)))])
@@ -225,13 +241,12 @@ def styled(
     rows = slice(max(0, at[1]), max(1, at[1] + height))
     columns = slice(max(0, at[0]), max(1, at[0] + width))
     under = picture[rows, columns]
-    middle, spread = (float(under.mean()), float(under.std())) if under.size else (0.0, 0.0)
-    least = max(_LEAST_CONTRAST, 1.5 * spread)
+    middle, least = float(under.mean()) if under.size else 0.0, contrast.least(under)
     levels = [level for level in range(0, 256, 5) if abs(level - middle) >= least]
     style = rng.random()
     if style < 0.10:
         plate = int(rng.integers(256))
-        level = int(rng.choice([level for level in range(0, 256, 5) if abs(level - plate) >= _LEAST_CONTRAST]))
+        level = int(rng.choice([level for level in range(0, 256, 5) if abs(level - plate) >= contrast.levels]))
         return replace(draft, level=level, plate=plate), at
     if style < 0.25 or not levels:
         level = int(rng.choice([255, 255, 0, int(rng.integers(170, 256))]))

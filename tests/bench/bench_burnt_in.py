@@ -21,7 +21,7 @@ from PIL import Image
 
 from inference.burnt_in import THRESHOLD, find_text, score_of
 from inference.training.burnt_in_data import MEASURE, Picture, pictures
-from inference.training.burnt_in_drawing import HELD_OUT_FONTS, Grey, Text, coded, draw_text, mask_of, place, styled
+from inference.training.burnt_in_drawing import HELD_OUT_FONTS, Contrast, Grey, Text, coded, draw_text, mask_of, place, styled
 
 # Debian's fonts-dejavu, where it is installed: more faces that no training has seen.
 _SYSTEM = Path("/usr/share/fonts/truetype/dejavu")
@@ -29,6 +29,7 @@ _FACES = ("DejaVuSerif.ttf", "DejaVuSerif-Bold.ttf", "DejaVuSansMono.ttf", "Deja
 FONTS = (*HELD_OUT_FONTS, *(str(_SYSTEM / face) for face in _FACES if (_SYSTEM / face).is_file()))
 SIZES = ((7, 8), (9, 10), (11, 13), (14, 18), (19, 26), (27, 40))  # pixels of type
 LETTERS = ((2, 3), (4, 8), (9, 30))
+CONTRAST = Contrast()
 WAYS = ("as it comes", "white, anywhere", "JPEG 40", "not smooth", "turned")
 SIDES = (0, 0, 256, 384, 512)  # pixels of the shorter side that an image is brought to; 0: as it is
 
@@ -55,7 +56,7 @@ def drawn(picture: Picture, rng: np.random.Generator, letters: tuple[int, int], 
     """The image with a text of so many letters and such a size in it; None where the text has no room."""
     grey = enlarged(picture.grey, int(rng.choice(SIDES)))
     size, count = int(rng.integers(sizes[0], sizes[1] + 1)), int(rng.integers(letters[0], letters[1] + 1))
-    text, at = styled(rng, grey, FONTS, size, count)
+    text, at = styled(rng, grey, FONTS, size, count, CONTRAST)
     if way == "as it comes":
         text = replace(text, turned=0)
     else:
@@ -92,9 +93,8 @@ def _stands_out(grey: Grey, text: Text, at: tuple[int, int]) -> bool:
     if text.edge is not None or text.plate is not None:
         return True
     height, width = mask_of(text).shape
-    under = grey[max(0, at[1]) : at[1] + height, max(0, at[0]) : at[0] + width].astype(float)
-    contrast = abs(text.level - under.mean()) * text.opacity
-    return contrast >= max(40.0, 1.5 * under.std()) * 0.95
+    under = grey[max(0, at[1]) : at[1] + height, max(0, at[0]) : at[0] + width]
+    return abs(text.level - float(under.mean())) * text.opacity >= CONTRAST.least(under) - 1
 
 
 def found_shares(
