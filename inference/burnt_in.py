@@ -1,8 +1,8 @@
 """Text in the pixels of a picture: where it is.
 
-A small network, which `inference.training.burnt_in` trains, says of each cell of a frame how likely it lies in text; the
-frame is looked at in several sizes and brightnesses. It reads no characters and knows no language. What it finds and
-what it misses, measured, is in docs/learning.md.
+A small network, which `inference.training.burnt_in` trains, says of each cell of a frame how likely it lies in text;
+the frame is looked at in several sizes and brightnesses. It reads no characters and knows no language. What it finds
+and what it misses, measured, is in docs/learning.md.
 """
 
 from __future__ import annotations

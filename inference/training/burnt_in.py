@@ -7,6 +7,7 @@ more. It learns from pictures without text into which text is drawn while it tra
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ class FinderSettings:
     """How the finder is trained."""
 
     steps: int = 4000  # batches
+    minutes: float = 25.0  # after which it ends, if that is earlier
     batch_size: int = 32
     learning_rate: float = 3e-3  # highest of the one-cycle schedule
     seed: int = 20261121
@@ -97,7 +99,7 @@ def scene(rng: np.random.Generator, source: Grey) -> tuple[Grey, npt.NDArray[np.
         for _ in range(int(rng.choice([1, 1, 2, 3]))):
             size = round(float(np.exp(rng.uniform(np.log(7.5), np.log(26)))) * times)
             chosen = rng.random()
-            letters = 1 if chosen < 0.05 else int(rng.integers(2, 4)) if chosen < 0.45 else None
+            letters = 1 if chosen < 0.12 else int(rng.integers(2, 4)) if chosen < 0.55 else None
             text, at = styled(rng, picture, TRAINING_FONTS, size, letters, _FAINTEST)
             if rng.random() < 0.1:  # beyond the edge of the training picture: text goes on
                 at = (at[0] - int(rng.integers(SIDE * times // 2)), at[1])
@@ -106,8 +108,10 @@ def scene(rng: np.random.Generator, source: Grey) -> tuple[Grey, npt.NDArray[np.
                 continue
             left, top, right, bottom = (value / times for value in (box.left, box.top, box.right, box.bottom))
             long, short = max(right - left, bottom - top), min(right - left, bottom - top)
+            if letters == 1:  # as the R and L of films: no text
+                continue
             _mark(target, left - _RING, top - _RING, right + _RING, bottom + _RING, _IGNORED)
-            if letters != 1 and long >= 1.1 * short and short >= 4:
+            if long >= 1.1 * short and short >= 4:
                 _mark(target, left, top, right, bottom, 1.0)
     if rng.random() < 0.4:
         picture = coded(picture, int(rng.integers(35, 96)))
@@ -119,7 +123,7 @@ def scene(rng: np.random.Generator, source: Grey) -> tuple[Grey, npt.NDArray[np.
 
 
 def background(rng: np.random.Generator, source: Grey, side: int) -> Grey:
-    """A square part of the picture at another size, brightness and sharpness; at times beyond its edge, where it is black."""
+    """A square part of the picture at another size and brightness; at times beyond its edge, where it is black."""
     shorter = min(source.shape)
     times = float(np.exp(rng.uniform(np.log(0.6), np.log(2.5)))) * (side / SIDE) * max(1.0, 160 / shorter)
     cut = max(16, round(side / times))
@@ -169,9 +173,10 @@ def train(data: Path, output: Path, settings: FinderSettings, start: Path | None
         network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995), use_buffers=True
     )
     optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=0.01)
-    told, losses = time.monotonic(), []
+    started = told = time.monotonic()
+    losses: list[float] = []
     for step, (levels, target) in enumerate(torch.utils.data.DataLoader(scenes, batch_size=None, num_workers=1)):
-        share = step / settings.steps
+        share = max(step / settings.steps, (time.monotonic() - started) / (60 * settings.minutes))
         if share >= 1:
             break
         for group in optimizer.param_groups:
@@ -187,7 +192,8 @@ def train(data: Path, output: Path, settings: FinderSettings, start: Path | None
         losses.append(float(loss.detach()))
         if time.monotonic() - told > 30:
             told = time.monotonic()
-            print(f"{share:.0%} step {step} loss {np.mean(losses[-100:]):.4f}", flush=True)
+            sys.stdout.write(f"{share:.0%} step {step} loss {np.mean(losses[-100:]):.4f}\n")
+            sys.stdout.flush()
             save(average.module, output)
     save(average.module, output)
 
@@ -213,9 +219,10 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--steps", type=int, default=FinderSettings.steps)
+    parser.add_argument("--minutes", type=float, default=FinderSettings.minutes)
     parser.add_argument("--start", type=Path, help="weights to go on from")
     given = parser.parse_args()
-    train(given.data, given.output, FinderSettings(steps=given.steps), given.start)
+    train(given.data, given.output, FinderSettings(steps=given.steps, minutes=given.minutes), given.start)
 
 
 if __name__ == "__main__":

@@ -97,7 +97,9 @@ def _without_margin(grey: npt.NDArray[np.uint8], folder: str) -> npt.NDArray[np.
 def _places(split: Path) -> dict[str, str]:
     """The part of each file of a collection, by digest."""
     record = json.loads(split.read_text(encoding="utf-8"))
-    places = {digest: MEASURE for name in ("calibration", "validation") for line in record[name] for digest in line.split()}
+    places = {
+        digest: MEASURE for name in ("calibration", "validation") for line in record[name] for digest in line.split()
+    }
     for line in record["train"]:
         digests = line.split()
         part = TUNE if zlib.crc32(digests[0].encode()) % _TUNE_EVERY == 0 else TRAIN

@@ -50,6 +50,7 @@ HELD_OUT_FONTS = (
 )
 
 _CONSONANTS, _VOWELS = "bcdfghjklmnprstvwz", "aeiou"
+_CAPITALS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _WORDS = (
     "MRN", "DOB", "ID", "ACC", "Name", "Dr", "Hospital", "KLINIK", "Patient", "born", "Sex", "M", "F", "Y", "Study",
     "Ser", "Im", "SE", "TR", "TE", "kV", "mA", "WW", "WL", "FOV", "HFS", "AP", "PA", "ERECT", "PORTABLE", "SUPINE",
@@ -171,7 +172,9 @@ def _blend(picture: Grey, mask: Grey, level: int, opacity: float, at: tuple[int,
 def words(rng: np.random.Generator, letters: int | None = None) -> str:
     """Something that could be burnt in: a name, a date, a number, a technical word; of so many letters where asked."""
     if letters is not None and letters < 4:
-        pool = "ABCDEFGHIJKLMNOPQRSTUVWXYZ" if rng.random() < 0.5 else "abcdefghijkmnopqrstuvwxyz0123456789ABCDEFGHKLMNPRSTUVWXYZ"
+        pool = _CAPITALS if rng.random() < 0.5 else f"{_CAPITALS}{_CAPITALS.lower()}0123456789"
+        if letters == 1 and rng.random() < 0.4:
+            pool = "LR"
         return "".join(rng.choice(list(pool), letters))
     made = ""
     while not made or (letters is not None and len(made.replace(" ", "")) < letters) or rng.random() < 0.25:

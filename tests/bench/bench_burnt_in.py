@@ -21,7 +21,17 @@ from PIL import Image
 
 from inference.burnt_in import THRESHOLD, find_text, score_of
 from inference.training.burnt_in_data import MEASURE, Picture, pictures
-from inference.training.burnt_in_drawing import HELD_OUT_FONTS, Contrast, Grey, Text, coded, draw_text, mask_of, place, styled
+from inference.training.burnt_in_drawing import (
+    HELD_OUT_FONTS,
+    Contrast,
+    Grey,
+    Text,
+    coded,
+    draw_text,
+    mask_of,
+    place,
+    styled,
+)
 
 # Debian's fonts-dejavu, where it is installed: more faces that no training has seen.
 _SYSTEM = Path("/usr/share/fonts/truetype/dejavu")
@@ -52,7 +62,9 @@ def clean(data: Path, share: float = 1.0) -> Iterator[Picture]:
             yield picture
 
 
-def drawn(picture: Picture, rng: np.random.Generator, letters: tuple[int, int], sizes: tuple[int, int], way: str) -> Drawn | None:
+def drawn(
+    picture: Picture, rng: np.random.Generator, letters: tuple[int, int], sizes: tuple[int, int], way: str
+) -> Drawn | None:
     """The image with a text of so many letters and such a size in it; None where the text has no room."""
     grey = enlarged(picture.grey, int(rng.choice(SIDES)))
     size, count = int(rng.integers(sizes[0], sizes[1] + 1)), int(rng.integers(letters[0], letters[1] + 1))
@@ -143,7 +155,7 @@ def main() -> int:
             cells = [scores[name, f"{sizes[0]}-{sizes[1]}", way] for sizes in SIZES]
             line = [sum(score > given.threshold for score, _ in cell) / len(cell) for cell in cells]
             print(f"    {name:6} " + "".join(f"{share:8.1%} " for share in line))
-    for name, least, most in (("4 letters or more, 9 pixels or more", 4, 99), ("2 or 3 letters, 9 pixels or more", 2, 3)):
+    for name, least, most in (("4 letters or more", 4, 99), ("2 or 3 letters", 2, 3)):
         for some in (*[[way] for way in WAYS], WAYS):
             hits = [
                 score > given.threshold
@@ -151,7 +163,9 @@ def main() -> int:
                 for score, one in cell
                 if least <= one.letters <= most and one.text.size >= 9 and one.way in some
             ]
-            print(f"  {name}, {some[0] if len(some) == 1 else 'all':16} {np.mean(hits):.2%} of {len(hits)}")
+            print(
+                f"  {name}, 9 pixels or more, {some[0] if len(some) == 1 else 'all':16} {np.mean(hits):.2%} of {len(hits)}"
+            )
     return 0
 
 
