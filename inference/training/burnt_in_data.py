@@ -71,7 +71,7 @@ def pictures(data: Path, part: str) -> Iterator[Picture]:
             if places.get(digest) == part and digest not in seen and file.parent.name not in _MARKED:
                 with Image.open(file) as opened:
                     grey = np.asarray(opened.convert("L"))
-                yield Picture(kind, digest, grey if part == MEASURE else _without_margin(grey, file.parent.name))
+                yield Picture(kind, digest, _without_margin(grey, file.parent.name, part))
     for path in _DICOM.get(part, ()):
         found = data / "dicom" / path
         for file in sorted(found.iterdir()) if found.is_dir() else [found]:
@@ -80,15 +80,15 @@ def pictures(data: Path, part: str) -> Iterator[Picture]:
                 yield Picture(f"dicom/{Path(path).stem}", f"{_digest(file)}.{frame}", grey)
 
 
-def _without_margin(grey: npt.NDArray[np.uint8], folder: str) -> npt.NDArray[np.uint8]:
+def _without_margin(grey: npt.NDArray[np.uint8], folder: str, part: str) -> npt.NDArray[np.uint8]:
     """What may be taken for clean without a look at each: of these collections the margins have text now and then.
 
     Films have the time of day and the voltage at their right; slices of the class without tumours have what the
-    consoles wrote around the head.
+    consoles wrote around the head. Those of the last that are measured on were all looked at instead (`SEEN`).
     """
     if folder in _FILMS:
         return grey[:, : round(0.8 * grey.shape[1])]
-    if folder == "notumor":
+    if folder == "notumor" and part != MEASURE:
         found = cut(grey.astype(np.float32), PreprocessSettings())
         return grey if found is None else np.where(found[1].mask, grey, 0).astype(np.uint8)
     return grey
