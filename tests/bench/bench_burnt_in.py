@@ -1,8 +1,8 @@
-"""How much burnt-in text is found, and how many clean images are refused: ``python -m tests.bench.bench_burnt_in DATA``.
+"""How much text is found, and how many clean images are refused: ``python -m tests.bench.bench_burnt_in DATA``.
 
-The images are of people, or of look-alikes, whom the finder never saw; most of the typefaces are new to it too. One text
-is drawn into each image, as it is there or enlarged, in a place and a brightness in which it stands out from what is
-under it by at least 40 of 255 and 1.5 times what that varies by.
+The images are of people, or of look-alikes, whom the finder never saw; most of the typefaces are new to it too. One
+text is drawn into each image, as it is there or enlarged, in a place and a brightness in which it stands out from what
+is under it by at least 40 of 255 and 1.5 times what that varies by.
 """
 
 from __future__ import annotations
@@ -163,9 +163,8 @@ def main() -> int:
                 for score, one in cell
                 if least <= one.letters <= most and one.text.size >= 9 and one.way in some
             ]
-            print(
-                f"  {name}, 9 pixels or more, {some[0] if len(some) == 1 else 'all':16} {np.mean(hits):.2%} of {len(hits)}"
-            )
+            which = some[0] if len(some) == 1 else "all"
+            print(f"  {name}, 9 pixels or more, {which:16} {np.mean(hits):.2%} of {len(hits)}")
     return 0
 
 

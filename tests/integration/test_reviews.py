@@ -262,7 +262,7 @@ def test_images_with_text_stay(site: Site) -> None:
 
 
 def test_pictures_of_text_never_lie_in_the_export(site: Site) -> None:
-    """A folder for them that is there, that is the export's, or that lies in it is refused before anything is written."""
+    """A folder that is there, that is the export's, or that lies in it is refused before anything is written."""
     site.case(Act.ACCEPT, said=Consent.GIVEN)
     (site.root / "there").mkdir()
     for folder, why in (("there", "is there already"), ("out", "in the export"), ("out/look", "in the export")):
