@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,7 @@ _SHOWN = (0.1, 99.95)  # percentiles of the grey values that become black and wh
 _SAME_WINDOW = 0.85  # share of the whole range from which on the percentiles show nothing else
 
 Grey = npt.NDArray[np.float32]  # shape (rows, columns)
+Cell = TypeVar("Cell", np.bool_, np.float32)
 Levels = npt.NDArray[np.uint8]  # shape (rows, columns)
 
 
@@ -117,10 +119,11 @@ def _network() -> OnnxBackend:
     return OnnxBackend(NETWORK)
 
 
-def _pairs(cells: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+def _pairs(cells: npt.NDArray[Cell]) -> npt.NDArray[Cell]:
     """Of each two neighbours, across or down, the lesser: one cell alone is no text. Flat."""
     across, down = np.minimum(cells[:, :-1], cells[:, 1:]), np.minimum(cells[:-1], cells[1:])
-    return np.concatenate([across.ravel(), down.ravel()])
+    lesser: npt.NDArray[Cell] = np.concatenate([across.ravel(), down.ravel()])
+    return lesser
 
 
 def _box(place: tuple[slice, ...], score: float, scale: int, shape: tuple[int, ...]) -> TextBox:

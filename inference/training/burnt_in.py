@@ -9,15 +9,16 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from inference.burnt_in import CELL
 from inference.training.burnt_in_data import TRAIN, pictures
@@ -39,6 +40,7 @@ class FinderSettings:
     learning_rate: float = 3e-3  # highest of the one-cycle schedule
     seed: int = 20261121
     channels: int = 32
+    ema_decay: float = 0.995  # of the running average of the weights, by step
     hardest: float = 0.02  # share of the cells without text that count: those most like text
 
 
@@ -57,7 +59,7 @@ class TextFinder(torch.nn.Module):
         self.stem = torch.nn.Sequential(layer(1, half, 5, stride=2), layer(half, channels, 3, stride=2))
         self.body = torch.nn.ModuleList([layer(channels, channels, 3, apart=apart) for apart in (1, 1, 2, 3)])
         self.last = torch.nn.Conv2d(channels, 1, 1)
-        torch.nn.init.constant_(self.last.bias, -4.0)  # text is rare
+        torch.nn.init.constant_(cast(torch.Tensor, self.last.bias), -4.0)  # text is rare
 
     def forward(self, levels: torch.Tensor) -> torch.Tensor:
         """The logits."""
@@ -166,12 +168,12 @@ def train(data: Path, output: Path, settings: FinderSettings, start: Path | None
     torch.set_num_threads(1)  # the other core draws
     known = list(pictures(data, TRAIN))
     scenes = Scenes([one.grey for one in known], [one.kind for one in known], settings)
-    network = TextFinder(settings.channels).to(memory_format=torch.channels_last)
+    network = TextFinder(settings.channels)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if start is not None:
         network.load_state_dict(torch.load(start, weights_only=True))
-    average = torch.optim.swa_utils.AveragedModel(
-        network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995), use_buffers=True
-    )
+    running: Callable[..., None] = get_ema_multi_avg_fn(settings.ema_decay)  # type: ignore[no-untyped-call]
+    average = AveragedModel(network, multi_avg_fn=running, use_buffers=True)
     optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=0.01)
     started = told = time.monotonic()
     losses: list[float] = []
@@ -185,7 +187,7 @@ def train(data: Path, output: Path, settings: FinderSettings, start: Path | None
             logits = network(levels.to(memory_format=torch.channels_last))
         loss = loss_of(logits.float(), target, settings.hardest)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
         optimizer.step()
         average.update_parameters(network)
@@ -218,8 +220,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--steps", type=int, default=FinderSettings.steps)
-    parser.add_argument("--minutes", type=float, default=FinderSettings.minutes)
+    parser.add_argument("--steps", type=int, default=FinderSettings().steps)
+    parser.add_argument("--minutes", type=float, default=FinderSettings().minutes)
     parser.add_argument("--start", type=Path, help="weights to go on from")
     given = parser.parse_args()
     train(given.data, given.output, FinderSettings(steps=given.steps, minutes=given.minutes), given.start)

@@ -122,8 +122,8 @@ def _mask(text: Text, edge: int) -> Grey:
     picture = Image.new("L", (right - left + 6, bottom - top + 6))
     draw = ImageDraw.Draw(picture)
     draw.fontmode = "L" if text.smooth else "1"
-    stroke = {"stroke_width": edge} if edge and text.font != BITMAP else {}
-    draw.text((3 - left, 3 - top), text.words, fill=255, font=font, **stroke)
+    wider = 0 if text.font == BITMAP else edge
+    draw.text((3 - left, 3 - top), text.words, fill=255, font=font, stroke_width=wider)
     if text.font == BITMAP and text.size >= 20:  # its letters are 11 pixels high, at every size a multiple of it
         times = text.size // 10
         picture = picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST)
