@@ -196,22 +196,24 @@ def train(data: Path, output: Path, settings: FinderSettings, start: Path | None
             told = time.monotonic()
             sys.stdout.write(f"{share:.0%} step {step} loss {np.mean(losses[-100:]):.4f}\n")
             sys.stdout.flush()
-            save(average.module, output)
+            torch.save(average.module.state_dict(), output.with_suffix(".pt"))
     save(average.module, output)
 
 
 def save(network: torch.nn.Module, output: Path) -> None:
-    """Write the network's weights, and the network as ONNX for any number of rows and columns that four divides."""
+    """Write the network as ONNX for any number of rows and columns that four divides, and its weights beside it."""
     torch.save(network.state_dict(), output.with_suffix(".pt"))
-    network.eval()
+    down, across = (torch.export.Dim(name, min=4, max=4096) for name in ("down", "across"))
     torch.onnx.export(
-        network,
+        network.eval(),
         (torch.zeros(1, 1, 64, 96),),
-        output,
+        str(output),
         input_names=["levels"],
         output_names=["logits"],
-        dynamic_axes={"levels": {2: "rows", 3: "columns"}, "logits": {2: "cell_rows", 3: "cell_columns"}},
-        dynamo=False,
+        dynamic_shapes=({2: CELL * down, 3: CELL * across},),
+        external_data=False,
+        dynamo=True,
+        verbose=False,
     )
 
 

@@ -69,17 +69,14 @@ def drawn(
     grey = enlarged(picture.grey, int(rng.choice(SIDES)))
     size, count = int(rng.integers(sizes[0], sizes[1] + 1)), int(rng.integers(letters[0], letters[1] + 1))
     text, at = styled(rng, grey, FONTS, size, count, CONTRAST)
-    if way == "as it comes":
-        text = replace(text, turned=0)
-    else:
-        text = replace(text, turned=int(rng.choice([1, 3])) if way == "turned" else 0, tilt=0.0)
+    turned = int(rng.choice([1, 3])) if way == "turned" else 0
+    changed = replace(text, turned=turned, tilt=text.tilt if way == "as it comes" else 0.0)
     if way == "not smooth":
-        text = replace(text, smooth=False)
+        changed = replace(changed, smooth=False)
     if way == "white, anywhere":
-        text = replace(text, level=255, opacity=1.0, edge=None, plate=None)
-        at = place(rng, grey.shape, mask_of(text).shape)
-    elif text.turned or text.tilt:
-        at = place(rng, grey.shape, mask_of(text).shape)
+        changed = replace(changed, level=255, opacity=1.0, edge=None, plate=None)
+    if changed != text:
+        text, at = changed, place(rng, grey.shape, mask_of(changed).shape)
     height, width = mask_of(text).shape
     if height > grey.shape[0] + 6 or width > grey.shape[1] + 6:
         return None
