@@ -56,10 +56,11 @@ class Drawn:
 
 
 def clean(data: Path, share: float = 1.0) -> Iterator[Picture]:
-    """Images without text, or a share of them."""
+    """Images without text, or a share of them; thumbnails enlarged to 256 pixels."""
     for picture in pictures(data, MEASURE):
         if zlib.crc32(picture.name.encode()) % 1000 < 1000 * share:
-            yield picture
+            is_small = picture.kind == "thumbnail"
+            yield replace(picture, grey=enlarged(picture.grey, 256)) if is_small else picture
 
 
 def drawn(
