@@ -37,11 +37,11 @@ class FinderSettings:
     steps: int = 4000  # batches
     minutes: float = 25.0  # after which it ends, if that is earlier
     batch_size: int = 32
-    learning_rate: float = 3e-3  # highest of the one-cycle schedule
+    learning_rate: float = 2e-3  # highest of the one-cycle schedule
     seed: int = 20261121
     channels: int = 32
     ema_decay: float = 0.995  # of the running average of the weights, by step
-    hardest: float = 0.02  # share of the cells without text that count: those most like text
+    hardest: float = 0.01  # share of the cells without text that count: those most like text
 
 
 class TextFinder(torch.nn.Module):
