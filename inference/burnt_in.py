@@ -109,7 +109,7 @@ def _logits(levels: Levels) -> Grey:
         for left in range(0, columns, _TILE):
             first = max(0, top - _AROUND), max(0, left - _AROUND)
             part = padded[first[0] : top + _TILE + _AROUND, first[1] : left + _TILE + _AROUND]
-            said = _network().run((part.astype(np.float32) / 255)[None, None]).logits[0, 0]
+            said = _network().run(part.astype(np.float32)[None, None] / np.float32(255)).logits[0, 0]
             row, column = (top - first[0]) // CELL, (left - first[1]) // CELL
             place = cells[top // CELL : (top + _TILE) // CELL, left // CELL : (left + _TILE) // CELL]
             place[:] = said[row : row + place.shape[0], column : column + place.shape[1]]
