@@ -22,9 +22,9 @@ from inference.backends.onnx import OnnxBackend
 
 NETWORK = Path(__file__).with_name("burnt_in.onnx")
 CELL = 4  # pixels a side of what the network says one number about
-THRESHOLD = 0.0  # logit, from which on two cells side by side are text
+THRESHOLD = 1.25  # logit, from which on two cells side by side are text
 _EDGE = 0.12  # of the shorter side: so near to the edge of a frame text is more likely than in its middle, where bones
-_EDGE_BONUS = 1.0  # and vessels look like it; added to the logit
+_EDGE_BONUS = 1.5  # and vessels look like it; added to the logit
 _COARSEST = 80  # pixels of the shorter side: smaller versions of a frame are not looked at
 _TILE = 1024  # pixels a side: larger frames are looked at in parts
 _AROUND = 36  # pixels that the network sees around a cell
