@@ -51,6 +51,9 @@ class TextBox:
 def find_text(image: Grey, threshold: float = THRESHOLD) -> tuple[TextBox, ...]:
     """Where text of two letters or more is in a frame, most certain first; nothing where none is found.
 
+    Of drawn text of 4 letters or more in type of 9 pixels or more 99.9 % is found, of 2 or 3 letters 89 %; of clean
+    slices of heads 1.1 % are taken for text, of one sagittal series 14 % (docs/learning.md).
+
     Args:
         image: shape (rows, columns), any range; brighter or darker text alike. Values that are no numbers count as 0.
         threshold: logit; a lower one finds more.
