@@ -77,6 +77,10 @@ def export_reviews(
     skip_heads: Annotated[
         bool, typer.Option("--skip-heads", help="Leave out CT, MR and PET slices of heads, or of nobody knows what.")
     ] = False,
+    show_refused: Annotated[
+        Path | None,
+        typer.Option(help="Write pictures of images with text to this new folder, not in the export: for you alone."),
+    ] = None,
     config: Config = None,
 ) -> None:
     """Write reviewed cases, de-identified, as training data: images, labels.csv, a data card."""
@@ -91,6 +95,7 @@ def export_reviews(
             include_unchanged=include_unchanged,
             per_study=per_study,
             skip_heads=skip_heads,
+            show_refused=show_refused,
         )
         policy = ConsentPolicy(settings.file.training.consent)
         export = ExportReviews(database, wiring.spool_of(settings).path, policy, wiring.now, version("wetread"))

@@ -91,7 +91,8 @@ def deidentified(path: str | Path, frame: int, person: str, pseudonyms: Pseudony
     if sop_class_uid not in WRITTEN_AS:
         raise MayNotLeave("Images of its SOP class often have text in their pixels.")
     native = native_frame(path, frame)
-    if native.samples_per_pixel != 1 or native.pixels.dtype.kind not in "iu" or native.pixels.dtype.itemsize > 4:
+    is_grey = native.photometric_interpretation in ("MONOCHROME1", "MONOCHROME2")  # no palette either
+    if not is_grey or native.pixels.dtype.kind not in "iu" or native.pixels.dtype.itemsize > 4:
         raise MayNotLeave("Its pixels are in colour, or no whole numbers.")
     written_class, modality = WRITTEN_AS[sop_class_uid]
     ds = kept(header, frame)

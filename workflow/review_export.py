@@ -23,7 +23,7 @@ import numpy.typing as npt
 from PIL import Image
 from pydicom.dataset import Dataset
 
-from dicom_listener.burnt_in import shows_text, why_not
+from dicom_listener.burnt_in import why_not
 from dicom_listener.deidentification import deidentified, file_of
 from dicom_listener.pixels import grey_frame, read_header
 from fhir_records.database import Database
@@ -33,13 +33,15 @@ from fhir_records.pseudonyms import Pseudonyms
 from fhir_records.store import consent, review_exports
 from fhir_records.store.consent import ConsentPolicy
 from fhir_records.store.review_exports import ReviewedCase, ReviewExport
+from inference.burnt_in import find_text
 from inference.registry_files import sync, sync_folder
 from workflow.export_card import CardFacts, data_card
+from workflow.refused_pictures import RefusedPictures, TextFound
 from workflow.reviewed_slices import LabelledSlice, Passed, labelled_slices, why_passed
 
 COLUMNS = ("path", "label", "person", "dicom", "basis", "left", "top", "width", "height")
 LABELS, REPORT, CARD = "labels.csv", "export.json", "README.md"
-_TEXT_FOUND = "Text was found in its pixels."
+_TEXT_FOUND = str(TextFound.__doc__)
 _TEXT_AROUND = "Text was found in most images of its series."
 _HEAD_PARTS = frozenset(("BRAIN", "FACE", "HEAD", "NECK", "ORBIT", "PITUITARY", "SELLA", "SINUS", "SKULL", ""))
 _STACKS = ("CT", "MR", "PT")
@@ -56,6 +58,7 @@ class ExportRequest:
     include_unchanged: bool = False  # answers that were only accepted, too
     per_study: int = 16  # images at most of a study in which nothing is
     skip_heads: bool = False  # leave out stacks of slices of the head
+    show_refused: Path | None = None  # another folder that is not there yet, for pictures of the text that was found
     asked_by: str = "command line"
 
 
@@ -129,24 +132,28 @@ class ExportReviews:
             said = consent.consents(session, [case.patient_id for case in cases])
             pseudonyms = Pseudonyms(review_exports.pseudonym_key(session))
         work = _Work()
+        pictures = RefusedPictures(request.show_refused, request.output)
         try:
             request.output.parent.mkdir(parents=True, exist_ok=True)
             aside = Path(tempfile.mkdtemp(prefix=f".{request.output.name}.partial-", dir=request.output.parent))
         except OSError as error:
+            pictures.discard()
             raise SettingsError(f"{request.output.parent} cannot be written: {error.strerror}.") from error
         try:
             for folder in ("images", "dicom"):
                 (aside / folder).mkdir(mode=0o700)
             for number, case in enumerate(cases, start=1):
                 allowed = self._policy.allows(said[case.patient_id])
-                self._take(case, allowed, request, pseudonyms, aside, work)
+                self._take(case, allowed, request, pseudonyms, aside, work, pictures)
                 if progress:
                     progress(number, len(cases))
+            pictures.finish()  # also where no image is left to export: that is when they are wanted most
             exported = self._finish(model, request, aside, work)
         except OSError as error:
             raise SettingsError(f"The export could not be written: {error.strerror}.") from error
         finally:
             shutil.rmtree(aside, ignore_errors=True)
+            pictures.discard()
         return exported
 
     @staticmethod
@@ -166,6 +173,7 @@ class ExportReviews:
         pseudonyms: Pseudonyms,
         aside: Path,
         work: _Work,
+        pictures: RefusedPictures,
     ) -> None:
         """Write the images of one case that may leave."""
         why = why_passed(case, allowed=allowed, include_unchanged=request.include_unchanged)
@@ -187,6 +195,8 @@ class ExportReviews:
             except (MayNotLeave, PixelsNotReadable) as error:
                 uid = pseudonyms.uid(one.image.sop_uid, one.image.frame or 1)
                 refused.append({"image": uid, "series": pseudonyms.uid(one.image.series_uid), "reason": str(error)})
+                if isinstance(error, TextFound):
+                    pictures.add(uid, error)
         if is_head:
             work.passed[Passed.HEAD.value] += 1
             return
@@ -225,6 +235,7 @@ class ExportReviews:
             "include_unchanged": request.include_unchanged,
             "per_study": request.per_study,
             "skip_heads": request.skip_heads,
+            "show_refused": request.show_refused is not None,
             "consent": self._policy.value,
         }
         facts = CardFacts(
@@ -297,8 +308,11 @@ def _image(header: Dataset, path: Path, one: LabelledSlice, person: str, pseudon
     frame = one.image.frame or 1
     ds, _ = deidentified(path, frame, person, pseudonyms)
     grey = grey_frame(path, frame)
-    if shows_text(grey):
-        raise MayNotLeave(_TEXT_FOUND)
+    if not float(grey.max()) > float(grey.min()):  # a rescaling to one value would hide what the stored values show
+        raise MayNotLeave("It shows nothing.")
+    boxes = find_text(grey)
+    if boxes:
+        raise TextFound(grey, boxes)
     name = str(uuid.UUID(int=int(str(ds.SOPInstanceUID).rpartition(".")[2])))
     series, modality = str(ds.SeriesInstanceUID), str(ds.Modality)
     return _Image(name, person, one, file_of(ds), _png(grey), str(ds.Manufacturer), modality, series)

@@ -228,7 +228,7 @@ def test_the_export_is_in_the_record(site: Site) -> None:
 
 
 def test_images_with_text_stay(site: Site) -> None:
-    """An image in which text is found is left out with its reason; the others of the case go."""
+    """An image in which text is found is left out with its reason, and can be looked at; the others of the case go."""
     bench = site.case(Act.ACCEPT, absent=True, said=Consent.GIVEN)
     path = site.spool / f"{bench.study_uid}.1.2.dcm"
     ds = dcmread(path)
@@ -241,7 +241,7 @@ def test_images_with_text_stay(site: Site) -> None:
     ds = dcmread(burnt)
     ds.BurnedInAnnotation = "YES"
     ds.save_as(burnt)
-    done = site.export()
+    done = site.export(show_refused=site.root / "look")
     assert len(site.labels()) == 1
     assert done.refused == {
         "Text was found in its pixels.": 1,
@@ -250,6 +250,43 @@ def test_images_with_text_stay(site: Site) -> None:
     report = json.loads((site.root / "out" / "export.json").read_text())
     assert len(report["refused_images"]) == 2
     assert all(line["image"].startswith("2.25.") for line in report["refused_images"])
+    (shown,) = (site.root / "look").glob("*.png")
+    assert shown.stem in [line["image"] for line in report["refused_images"] if line["reason"].startswith("Text")]
+    assert ((site.root / "look").stat().st_mode & 0o777, shown.stat().st_mode & 0o777) == (0o700, 0o600)
+    with Image.open(shown) as opened:
+        red = np.asarray(opened)[..., 0].astype(int) - np.asarray(opened)[..., 1] > 100
+    rows, columns = np.flatnonzero(red.any(axis=1)), np.flatnonzero(red.any(axis=0))
+    times = red.shape[0] / 384
+    assert rows[0] <= 12 * times and 24 * times <= rows[-1] <= 60 * times and columns[-1] > 150 * times
+    with site.database.session() as session:
+        (row,) = review_exports.exports(session)
+    assert row.options["show_refused"] is True
+
+
+def test_pictures_of_text_never_lie_in_the_export(site: Site) -> None:
+    """A folder that is there, that is the export's, or that lies in it is refused before anything is written."""
+    site.case(Act.ACCEPT, said=Consent.GIVEN)
+    (site.root / "there").mkdir()
+    for folder, why in (("there", "is there already"), ("out", "in the export"), ("out/look", "in the export")):
+        with pytest.raises(SettingsError, match=why):
+            site.export(show_refused=site.root / folder)
+    assert sorted(path.name for path in site.root.iterdir()) == ["spool", "there"]
+
+
+def test_pictures_of_text_are_shown_where_nothing_is_left(site: Site) -> None:
+    """Where every image is kept out, the export is not made, and the pictures say why."""
+    bench = site.case(Act.ACCEPT, absent=True, said=Consent.GIVEN)
+    for path in site.spool.glob(f"{bench.study_uid}.1.*.dcm"):
+        ds = dcmread(path)
+        picture = Image.fromarray((ds.pixel_array / 4).astype(np.uint8)).resize((384, 384))
+        ImageDraw.Draw(picture).text((8, 8), "OKONKWO^CHIDINMA", fill=255, font=font(20))
+        ds.Rows = ds.Columns = 384
+        ds.PixelData = (np.asarray(picture).astype(np.uint16) * 4).tobytes()
+        ds.save_as(path)
+    with pytest.raises(QueryError, match="Text was found"):
+        site.export(show_refused=site.root / "look")
+    assert len(list((site.root / "look").glob("*.png"))) == 3
+    assert not (site.root / "out").exists()
 
 
 def test_heads_can_stay(site: Site) -> None:

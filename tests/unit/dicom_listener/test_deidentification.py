@@ -239,6 +239,17 @@ def test_colour_stays(tmp_path: Path) -> None:
         left(written(ds, tmp_path / "image.dcm"))
 
 
+def test_palettes_stay(tmp_path: Path) -> None:
+    """One sample for each pixel that stands for a colour is no grey value."""
+    ds = image()
+    ds.PhotometricInterpretation = "PALETTE COLOR"
+    for colour in ("Red", "Green", "Blue"):
+        setattr(ds, f"{colour}PaletteColorLookupTableDescriptor", [256, 0, 8])
+        setattr(ds, f"{colour}PaletteColorLookupTableData", bytes(range(256)))
+    with pytest.raises(MayNotLeave, match="colour"):
+        left(written(ds, tmp_path / "image.dcm"))
+
+
 def test_the_last_look_finds_what_the_first_ones_missed() -> None:
     """Values of the original are found in bytes in any case and as parts of names; common words are not counted."""
     values = identifying_values(image())
