@@ -38,11 +38,12 @@ class Look:
     options: tuple[str, ...]
     exact: float  # pixels of the screen that the line may be off by
     ratio: float = 1.0  # of the screen's pixels to CSS pixels
+    zooms: bool = True  # by a short drag, so that the mass stays on the stage
 
 
 LOOKS = {
     "webgl": Look(WEBGL, exact=0.25),
-    "processor": Look(NO_WEBGL, exact=0.5),  # draws the image's pixels unmixed, which moves their edges
+    "processor": Look(NO_WEBGL, exact=0.5, zooms=False),  # draws pixels unmixed, which moves their edges
     "fine": Look(WEBGL, exact=0.75, ratio=1.5),  # a canvas has whole pixels, which the stage of such a screen has not
 }
 
@@ -153,13 +154,15 @@ def test_the_line_lies_where_the_image_shows_it_on_every_slice(
         stage.button("Outline")
         assert_around(stage.pixels(), with_line, how)
         stage.button("Outline")
-    for tool, by_x, by_y in (("Zoom", 0, -12), ("Pan", -43, 7)):
-        stage.button(tool)
-        stage.drag(by_x, by_y)
+    if how.zooms:
+        stage.button("Zoom")
+        stage.drag(0, -12)
+    stage.button("Pan")
+    stage.drag(-43, 7)
     with_line = stage.pixels()
     stage.button("Outline")
     assert_around(stage.pixels(), with_line, how)
-    assert "Zoom 100 %" not in stage.page.locator(".wv-bottom-right").inner_text()
+    assert ("Zoom 100 %" not in stage.page.locator(".wv-bottom-right").inner_text()) == how.zooms
     stage.button("Outline")
     stage.page.locator(".wv-viewport").focus()
     stage.page.keyboard.press("End")
