@@ -44,7 +44,7 @@ class Look:
 LOOKS = {
     "webgl": Look(WEBGL, exact=0.25),
     "processor": Look(NO_WEBGL, exact=0.5, zooms=False),  # draws pixels unmixed, which moves their edges
-    "fine": Look(WEBGL, exact=0.75, ratio=1.5),  # a canvas has whole pixels, which the stage of such a screen has not
+    "fine": Look(WEBGL, exact=0.9, ratio=1.5),  # a canvas has whole pixels, which the stage of such a screen has not
 }
 
 

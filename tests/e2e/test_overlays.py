@@ -66,7 +66,7 @@ def warmth(picture: Pixels) -> npt.NDArray[np.float64]:
 def test_the_map_lies_over_what_the_model_looked_at_and_is_off_until_asked_for(stage: Stage) -> None:
     """Nothing is laid over at first; then colour lies at the spot alone, as strong as asked; off is as before."""
     bare = stage.pixels()
-    words = stage.page.locator(".wv-legend")
+    words = stage.page.locator(".wv-legend:not(.wv-unseen)")
     expect(words).to_be_hidden()
     stage.button("Map")
     expect(words).to_contain_text("Where the model looked for its answer “Glioma”. Not a contour.")
@@ -78,7 +78,7 @@ def test_the_map_lies_over_what_the_model_looked_at_and_is_off_until_asked_for(s
     high = bare.shape[0]
     left, top = round(across - 0.3 * high), round(down + 0.15 * high)  # a piece of brain, away from the spot
     assert np.abs(laid[top : top + 20, left : left + 20] - bare[top : top + 20, left : left + 20]).max() <= 1
-    stage.page.locator(".wv-opacity").fill("80")
+    stage.page.get_by_label("How strong the map is").fill("80")
     strong = stage.pixels()
     place = np.s_[round(down) - 2 : round(down) + 2, round(across) - 2 : round(across) + 2]
     assert np.abs(strong[place] - bare[place]).sum() > 1.3 * np.abs(laid[place] - bare[place]).sum()
