@@ -49,7 +49,7 @@ def test_the_study_page_says_what_is_outlined_and_how_large(enter: Enter, databa
         seed.add_result(session, seed.add_read(session, study, ReadState.READ), finding=finding)
         study_uid = study.study_uid
     text = enter().get(f"/studies/{study_uid}").text
-    for words in ("Outlined by the model", "<li>tumour core 9.2 mL</li>", "<li>edema 51.0 mL</li>"):
+    for words in ("Outlined by the model", ">tumour core 9.2 mL</a></li>", ">edema 51.0 mL</a></li>"):
         assert words in text, words
     assert "Outlined by the model" not in enter().get(f"/studies/{plain.study_uid}").text
 

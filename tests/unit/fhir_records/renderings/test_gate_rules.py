@@ -36,7 +36,7 @@ class Tried:
 def objects(tmp_path_factory: pytest.TempPathFactory) -> list[Written]:
     """Objects of every kind, in which nobody finds a fault."""
     made = whole_objects(tmp_path_factory.mktemp("images"))
-    assert len({one.kind for one in made}) == 7
+    assert len({one.kind for one in made}) == 9
     assert [(one.kind, one.state, faults_of(one.content)) for one in made if faults_of(one.content)] == []
     return made
 
@@ -92,6 +92,29 @@ def item_in(group: Dataset, code: str) -> bool:
     )
 
 
+def say_no_site(ds: Dataset) -> None:
+    """Leave away where the finding is."""
+    group = next(one for one in items(ds) if one.ValueType == "CONTAINER" and item_in(one, "363698007"))
+    group.ContentSequence = [
+        one for one in group.ContentSequence if one.ConceptNameCodeSequence[0].CodeValue != "363698007"
+    ]
+
+
+def observed_by_nobody(ds: Dataset) -> None:
+    """Let a person have said it who has no name."""
+    observer = deepcopy(item(ds, "121005"))
+    observer.ConceptCodeSequence[0].CodeValue = "121006"
+    group = next(one for one in items(ds) if one.ValueType == "CONTAINER" and item_in(one, "363698007"))
+    group.ContentSequence = [observer, *group.ContentSequence]
+
+
+def refer_by_reference(ds: Dataset) -> None:
+    """Let an item stand in two places."""
+    again = Dataset()
+    again.RelationshipType, again.ReferencedContentItemIdentifier = "INFERRED FROM", [1, 1]
+    next(one for one in items(ds) if one.ValueType == "NUM").ContentSequence = [again]
+
+
 def observe_unsigned(ds: Dataset) -> None:
     """Name a verifying observer in a document that nobody has signed."""
     ds.VerifyingObserverSequence = [Dataset()]
@@ -108,9 +131,12 @@ OF_A_REPORT: list[tuple[Change, str]] = [
     (own_image, "refers to itself"),
     (measure_nothing, "measures nothing"),
     (say_presence_again, "its own group does"),
+    (observed_by_nobody, "the person observer of a measurement group has no name"),
+    (say_no_site, "has no finding site"),
     (observe_unsigned, "in a document that is not verified"),
     (put_in("SpecificCharacterSet", "ISO_IR 999"), "none of the defined terms"),
 ]  # fmt: skip
+OF_AN_ENHANCED_REPORT: list[tuple[Change, str]] = [(refer_by_reference, "relationships by value alone")]
 OF_A_SEGMENTATION: list[tuple[Change, str]] = [
     (lambda ds: setattr(ds.SegmentSequence[0], "SegmentNumber", 7), "does not count the items"),
     (lambda ds: ds.SegmentSequence.pop(), "that SegmentSequence does not have"),
@@ -118,6 +144,7 @@ OF_A_SEGMENTATION: list[tuple[Change, str]] = [
 ]
 BY_HAND = [
     *((kinds.SR, change, fault) for change, fault in OF_A_REPORT),
+    *((f"{kinds.SR}_enhanced", change, fault) for change, fault in OF_AN_ENHANCED_REPORT),
     *((kinds.SEGMENTATION, change, fault) for change, fault in OF_A_SEGMENTATION),
 ]
 
