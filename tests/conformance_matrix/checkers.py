@@ -38,6 +38,8 @@ _OF_A_VALUE = ("Error - Value invalid for this VR", "Error - Illegal root for UI
 _UIDS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 # What dciodvfy calls wrong: <it> or "it".
 _VALUE = re.compile(r'[<"]([^<>"]+)[>"]')
+# What DCMTK calls wrong: its tag.
+_VIOLATES = re.compile(r"W: \w+ \(([0-9a-f]{4}),([0-9a-f]{4})\) violates VR definition in \w+$")
 _DOCUMENTS = {*SR_CLASSES, KeyObjectSelectionDocumentStorage}
 
 
@@ -91,15 +93,16 @@ def _verdict(
     # DCMTK complains of UIDs that are none and of values too many; the source's stand in the object as they are.
     given = any(not UID(str(like.get(keyword))).is_valid for keyword in _UIDS)
     given = given or any("Bad attribute Value Multi" in line for line in known)
+    theirs = tuple(line for line in dcmtk if given or _is_of_a_value(line, known))
     return Verdict(
         errors=tuple(line for line in said.errors if not _is_passed_on(line, known)),
         warnings=tuple(line for line in said.warnings if not _is_passed_on(line, known)),
         passed_on=(
             *(line for line in (*said.errors, *said.warnings) if _is_passed_on(line, known)),
-            *(dcmtk if given else ()),
+            *theirs,
         ),
         gate=faults_of(content),
-        dcmtk=() if given else dcmtk,
+        dcmtk=tuple(line for line in dcmtk if line not in theirs),
         highdicom=_tried(lambda: _READERS[str(ds.SOPClassUID)](content)),
         pydicom=(*_tried(lambda: _pydicom(ds)), *_altered(ds, like)),
     )
@@ -115,6 +118,14 @@ def _is_passed_on(line: str, known: frozenset[str]) -> bool:
         return line in known
     value = _VALUE.search(line)
     return line.startswith(_OF_A_VALUE) and value is not None and any(value[1] in one for one in known)
+
+
+def _is_of_a_value(line: str, known: frozenset[str]) -> bool:
+    """Whether DCMTK complains of an attribute whose value dciodvfy calls wrong in the source, too."""
+    about = _VIOLATES.match(line)
+    return about is not None and any(
+        one.startswith(f"Error - Value invalid for this VR - (0x{about[1]},0x{about[2]})") for one in known
+    )
 
 
 def _tried(read: Callable[[], object]) -> tuple[str, ...]:

@@ -66,6 +66,16 @@ def test_each_object_gets_its_own_verdict(sources: list[Source], tmp_path: Path)
     assert any("ValueType" in line for line in second.dcmtk), second
 
 
+def test_a_name_that_is_wrong_in_the_source_is_passed_on(sources: list[Source], tmp_path: Path) -> None:
+    """Who the patient is stays as it came: what DCMTK says of a name with too many parts is the source's."""
+    source = next(one for one in sources if one.name == "name with too many parts")
+    content = next(one.content for one in written(source, ("absent",)) if one.kind == kinds.SR)
+    verdict = verdict_of(content, tmp_path, source.known(), source.evidence()[0])
+    assert verdict.is_clean and any("PatientName" in line for line in verdict.passed_on)
+    # Of a source that has it right, the same is a fault of ours.
+    assert verdict_of(content, tmp_path, frozenset(), source.evidence()[0]).dcmtk
+
+
 def test_a_run_that_was_stopped_goes_on(tmp_path: Path) -> None:
     """What is whole in the ledger is done; a last line that was cut off is not, and does not spoil the next."""
     ledger = Ledger(tmp_path / "ledger")
