@@ -26,15 +26,12 @@ def backup(
     """Back everything up, also while the service runs; exit status 1 where files that the record names are missing."""
     with database_of(config) as (settings, database), console.status("") as status:
         folder, account = back_up(settings.home, database, target, lambda words: status.update(f"{words} …"))
-    console.print(
-        f"{folder} holds the record ({account.record_bytes / 1e6:.1f} MB); {account.files} files are kept beside it, "
-        f"{account.copied} of them copied now.",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
+    size = f"{account.record_bytes / 1e6:.1f} MB"
+    words = (
+        f"{folder} holds the record ({size}); {account.files} files are kept beside it, {account.copied} of them new."
     )
+    _say(words, account)
     if account.missing:
-        _say_missing(account)
         raise typer.Exit(1)
 
 
@@ -50,19 +47,14 @@ def restore(
         settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         with wiring.open_database(settings) as database, console.status("") as status:
             account = bring_back(source, settings.home, database, lambda words: status.update(f"{words} …"))
-    console.print(
-        f"Restored as of {account.made_at}. Start Wetread: objects that came after that are indexed then.",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
+    _say(f"Restored as of {account.made_at}. Start Wetread: objects that came after that are indexed then.", account)
+
+
+def _say(words: str, account: Account) -> None:
+    """Say what was done, and which files are in no backup."""
+    console.print(words, markup=False, highlight=False, soft_wrap=True)
     if account.missing:
-        _say_missing(account)
-
-
-def _say_missing(account: Account) -> None:
-    words = (
-        f"{len(account.missing)} files that the record names were not under WETREAD_HOME, and are in no backup of it:"
-    )
-    shown = "\n".join([words, *account.missing[:_SHOWN]])
-    _errors.print(shown, style="red", markup=False, highlight=False, soft_wrap=True)
+        count = len(account.missing)
+        missing = f"{count} files that the record names were not under WETREAD_HOME, and are in no backup of it:"
+        shown = "\n".join([missing, *account.missing[:_SHOWN]])
+        _errors.print(shown, style="red", markup=False, highlight=False, soft_wrap=True)

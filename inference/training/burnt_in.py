@@ -19,6 +19,7 @@ from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import torch
 from PIL import Image
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -218,6 +219,12 @@ def save(network: torch.nn.Module, output: Path) -> None:
         dynamo=True,
         verbose=False,
     )
+    # What the exporter says of where each node came from names files of this machine.
+    model = onnx.load(output)
+    for place in (model, model.graph, *model.graph.node, *model.graph.value_info):
+        del place.metadata_props[:]
+        place.doc_string = ""
+    onnx.save(model, output)
 
 
 def main() -> None:

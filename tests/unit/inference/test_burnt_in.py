@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 
 from dicom_listener.pixels import grey_frame
 from fhir_records.renderings.typeface import font
+from inference import burnt_in
 from inference.burnt_in import THRESHOLD, find_text, levels_of, score_of
 from inference.training.burnt_in_data import MEASURE, TRAIN, TUNE, pictures
 from inference.training.burnt_in_drawing import AILERON, Text, draw_text, mask_of
@@ -24,6 +25,11 @@ def drawn(text: str, size: int, fill: int, *, around: int = 40, side: int = 256)
     picture = Image.fromarray(np.clip(rng.normal(around, 8, (side, side)), 0, 255).astype(np.uint8))
     ImageDraw.Draw(picture).text((20, 30), text, fill=fill, font=font(size))
     return np.asarray(picture, dtype=np.float32)
+
+
+def test_the_network_names_no_file_of_the_machine_that_wrote_it() -> None:
+    """What the exporter notes of its own source is not shipped."""
+    assert b".py" not in Path(burnt_in.__file__).with_suffix(".onnx").read_bytes()
 
 
 @pytest.mark.parametrize(
