@@ -27,6 +27,8 @@ from web.settings import WebSettings
 
 PASSWORD = "correct horse battery"
 ARTEFACTS = Path(__file__).resolve().parents[1] / "artefacts"
+# What a page is looked at in: a word for it, the width in pixels, whether it is dark.
+EVERY_LOOK = (("wide", 1400, False), ("wide-dark", 1400, True), ("narrow", 400, False), ("narrow-dark", 400, True))
 EXPECT_MS = 60_000  # a machine that does other work at the same time is slow, and not wrong
 CHROMIUM_ARGS = (
     "--no-sandbox",

@@ -10,7 +10,7 @@ import pytest
 
 from fhir_records.model import Act, Role
 from tests.answered import SIGNA, SKYRA, answer, sign
-from tests.e2e.conftest import Site, Visitor
+from tests.e2e.conftest import EVERY_LOOK, Site, Visitor
 
 Visit = Callable[..., Visitor]
 LABELS = ("glioma", "meningioma", "pituitary", "notumor")
@@ -42,12 +42,7 @@ def reviewed_site(site: Site) -> Site:
 
 def test_the_page_is_whole_on_every_screen(reviewed_site: Site, visit: Visit) -> None:
     """Figure, weeks, answers, scanners and disagreements stand there; nothing sticks out, the browser is content."""
-    for look, width, dark in (
-        ("wide", 1400, False),
-        ("wide-dark", 1400, True),
-        ("narrow", 400, False),
-        ("narrow-dark", 400, True),
-    ):
+    for look, width, dark in EVERY_LOOK:
         visitor = visit(reviewed_site, width=width, dark=dark)
         visitor.log_in()
         visitor.page.get_by_role("link", name="Agreement").click()

@@ -17,7 +17,7 @@ from scipy import ndimage
 from fhir_records.model import Role
 from fhir_records.store.outlines import outlines_of
 from tests import outlined
-from tests.e2e.conftest import EXPECT_MS, NO_WEBGL, PASSWORD, WEBGL, Site, Visitor
+from tests.e2e.conftest import EVERY_LOOK, EXPECT_MS, NO_WEBGL, PASSWORD, WEBGL, Site, Visitor
 from tests.e2e.stage import Pixels, Stage, open_study
 from tests.integration.outlined_heads import SLICES, OutlinedStudy, register
 
@@ -281,12 +281,7 @@ def test_the_page_is_whole_with_outlines_on_every_screen(site: Site, visit: Call
     with site.database.session() as session:
         site.study = outlined.outlined_study(session, 1)
         outlined.write_images(site.spool, session, site.study)
-    for look, width, dark in (
-        ("wide", 1400, False),
-        ("wide-dark", 1400, True),
-        ("narrow", 400, False),
-        ("narrow-dark", 400, True),
-    ):
+    for look, width, dark in EVERY_LOOK:
         visitor = visit(site, width=width, dark=dark)
         visitor.log_in()
         visitor.page.goto(f"{site.url}/studies/{site.study.study_uid}")

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import base64
-import datetime as dt
 import zlib
 
 import numpy as np
 import pytest
 from sqlalchemy import select
 
-from fhir_records import signing, tables
+from fhir_records import tables
 from fhir_records.database import Database
-from fhir_records.model import Act, Role, Signer
+from fhir_records.model import Act, Role
 from tests import outlined, seed
 from tests.integration.web.forms import Enter
-
-CURIE = Signer("curie", "Curie^Marie", "Dr Marie Curie", "Hôpital Curie", None)
+from tests.integration.web.signed import sign
 
 
 @pytest.fixture
@@ -24,13 +22,6 @@ def study(database: Database) -> seed.Seeded:
     """A study with two things outlined, one on three slices, one on one; the first image lies highest."""
     with database.session() as session:
         return outlined.outlined_study(session, 1, outlined.Layout(reverse=True))
-
-
-def sign(database: Database, study: seed.Seeded, act: Act, version: int = 1, **more: object) -> None:
-    """A person signs."""
-    with database.session() as session:
-        wanted = signing.SigningRequest(study.study_uid, study.read_id or 0, version, act, **more)  # type: ignore[arg-type]
-        signing.sign(session, wanted, CURIE, dt.datetime.now(dt.UTC))
 
 
 def overlays(study: seed.Seeded) -> str:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import base64
-import datetime as dt
 
 import pytest
 
-from fhir_records import signing, tables
+from fhir_records import tables
 from fhir_records.database import Database
-from fhir_records.model import Act, ImageRef, Region, Role, Signer
+from fhir_records.model import Act, ImageRef, Region, Role
 from tests import seed
 from tests.integration.web.forms import Enter
-
-CURIE = Signer("curie", "Curie^Marie", "Dr Marie Curie", "Hôpital Curie", None)
+from tests.integration.web.signed import sign
 
 
 @pytest.fixture
@@ -24,13 +22,6 @@ def study(database: Database) -> seed.Seeded:
         assert seeded.read_id is not None
         seed.add_maps(session, session.get_one(tables.Study, seeded.study_id), seeded.read_id)
     return seeded
-
-
-def sign(database: Database, study: seed.Seeded, act: Act, version: int = 1, **more: object) -> None:
-    """A person signs."""
-    with database.session() as session:
-        wanted = signing.SigningRequest(study.study_uid, study.read_id or 0, version, act, **more)  # type: ignore[arg-type]
-        signing.sign(session, wanted, CURIE, dt.datetime.now(dt.UTC))
 
 
 def address(study: seed.Seeded) -> str:
